@@ -1,72 +1,106 @@
-//! The one error of this crate, and what kind of failure it is.
-use std::path::PathBuf;
+//! What can go wrong with a runtime, and which code the user's client sees for it.
 
-/// What went wrong, for whoever has to decide what to tell the user.
+use std::{io, path::PathBuf, time::Duration};
+
+/// Numbered as `berth.v1.ErrorCode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The bundle, or its config.json, is not there or is not right.
-    Bundle,
-    /// The program to run is not in the root filesystem.
-    CommandNotFound,
-    /// The program to run may not be executed.
-    CommandNotExecutable,
-    /// The runtime knows no such container.
-    NotFound,
-    /// Not in this state (exec in a stopped container).
-    WrongState,
-    /// No memory, no space, no pids.
-    Resources,
-    /// Anything else that the runtime refused, and a runtime that is missing or talks nonsense.
-    Runtime,
-    /// The runtime can't do this at all.
-    Unsupported,
+#[repr(u32)]
+pub enum Code {
+    InvalidArgument = 1,
+    NotFound = 2,
+    AlreadyExists = 3,
+    WrongState = 4,
+    Bundle = 5,
+    Runtime = 6,
+    CommandNotFound = 7,
+    CommandNotExecutable = 8,
+    Timeout = 9,
+    Resources = 11,
+    Internal = 15,
 }
 
+/// A failed call. `operation` is the trait's method.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The runtime ended with an error of its own.
-    #[error("{binary} {operation}: {message}", binary = .binary.display())]
-    Refused {
-        operation: &'static str,
-        binary: PathBuf,
-        /// The runtime's last line.
-        message: String,
-        exit_code: i32,
-        kind: Kind,
-    },
-    /// The runtime ended well but did not do what it should (no pid file, garbage in it).
-    #[error("{binary} {operation}: {message}", binary = .binary.display())]
-    Garbage { operation: &'static str, binary: PathBuf, message: String },
-    /// A system call of ours around it failed.
-    #[error("{operation} {path}: {source}", path = .path.display())]
-    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("bundle {}: {problem}", path.display())]
+    Bundle { path: PathBuf, problem: String },
+    /// The request's own values are wrong: an unknown user, a bad rlimit.
+    #[error("{operation}: {problem}")]
+    Invalid { operation: &'static str, problem: String },
+    #[error("{operation} {id}: runtime {} does not exist", binary.display())]
+    Missing { operation: &'static str, id: String, binary: PathBuf },
+    #[error("{operation} {id}: runtime {} can't be executed: {source}", binary.display())]
+    NotExecutable { operation: &'static str, id: String, binary: PathBuf, source: io::Error },
+    #[error("{operation} {id}: the runtime did not end within {timeout:?} and was killed{}", tail(last_line))]
+    Timeout { operation: &'static str, id: String, timeout: Duration, last_line: String },
+    #[error("{operation} {id}: the runtime was killed by signal {signal}{}", tail(last_line))]
+    Killed { operation: &'static str, id: String, signal: i32, last_line: String },
+    /// The runtime's own refusal, with what is known about its reason.
+    #[error("{operation} {id}: {}", or_status(last_line, *status))]
+    Refused { operation: &'static str, id: String, status: i32, code: Code, last_line: String },
+    /// It said "done" and what it should have made is not there.
+    #[error("{operation} {id}: the runtime ended with success, but {problem}{}", tail(last_line))]
+    Broken { operation: &'static str, id: String, problem: String, last_line: String },
+    #[error("{operation} {id}: {what}: {source}")]
+    Io { operation: &'static str, id: String, what: &'static str, source: io::Error },
+}
+
+fn tail(line: &str) -> String {
+    if line.is_empty() { String::new() } else { format!(": {line}") }
+}
+
+fn or_status(line: &str, status: i32) -> String {
+    if line.is_empty() { format!("the runtime ended with {status} and said nothing") } else { line.to_owned() }
 }
 
 impl Error {
-    pub fn kind(&self) -> Kind {
+    pub fn code(&self) -> Code {
         match self {
-            Error::Refused { kind, .. } => *kind,
-            Error::Garbage { .. } => Kind::Runtime,
+            Error::Bundle { .. } => Code::Bundle,
+            Error::Invalid { .. } => Code::InvalidArgument,
+            Error::Missing { .. } | Error::NotExecutable { .. } | Error::Killed { .. } | Error::Broken { .. } => {
+                Code::Runtime
+            }
+            Error::Timeout { .. } => Code::Timeout,
+            Error::Refused { code, .. } => *code,
             Error::Io { source, .. } => match source.raw_os_error() {
-                // ENOSPC, EMFILE, ENFILE, ENOMEM, EAGAIN, EDQUOT.
-                Some(28 | 24 | 23 | 12 | 11 | 122) => Kind::Resources,
-                _ => Kind::Runtime,
+                Some(libc_codes::ENOSPC | libc_codes::EMFILE | libc_codes::ENFILE | libc_codes::ENOMEM) => {
+                    Code::Resources
+                }
+                _ => Code::Internal,
             },
         }
     }
 
-    /// The runtime's own last line, "" where it said nothing.
+    /// The runtime's own last line, empty if it said nothing.
     pub fn runtime_message(&self) -> &str {
         match self {
-            Error::Refused { message, .. } | Error::Garbage { message, .. } => message,
-            Error::Io { .. } => "",
+            Error::Timeout { last_line, .. }
+            | Error::Killed { last_line, .. }
+            | Error::Refused { last_line, .. }
+            | Error::Broken { last_line, .. } => last_line,
+            Error::Bundle { .. }
+            | Error::Invalid { .. }
+            | Error::Missing { .. }
+            | Error::NotExecutable { .. }
+            | Error::Io { .. } => "",
         }
     }
 
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Error::Refused { exit_code, .. } => *exit_code,
-            Error::Garbage { .. } | Error::Io { .. } => 0,
+    /// 127 for a command that is not in the root filesystem, 126 for one that can't be executed, otherwise 0.
+    pub fn exit_code(&self) -> u32 {
+        match self.code() {
+            Code::CommandNotFound => 127,
+            Code::CommandNotExecutable => 126,
+            _ => 0,
         }
     }
+}
+
+/// Numbers of Linux on every architecture we build for.
+mod libc_codes {
+    pub const ENOMEM: i32 = 12;
+    pub const ENFILE: i32 = 23;
+    pub const EMFILE: i32 = 24;
+    pub const ENOSPC: i32 = 28;
 }
