@@ -1,6 +1,10 @@
 //! Protocols of Berth: the `.proto` files' messages, ttrpc frames and the daemon-shim handshake. Bytes in, bytes out: no sockets here.
 #![forbid(unsafe_code)]
 
+pub mod hello;
+pub mod rpc;
+pub mod ttrpc;
+
 /// Berth's own API, `berth.v1`.
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/berth.v1.rs"));
