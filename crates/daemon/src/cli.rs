@@ -1,0 +1,56 @@
+//! The command line of `berthd`.
+
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Parser)]
+#[command(name = "berthd", version, about = "Starts and supervises containers; see docs/config.md")]
+pub struct Cli {
+    #[command(flatten)]
+    pub flags: Flags,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Flags win over the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Flags {
+    /// Socket of the API [default: berthd.sock in the state folder]
+    #[arg(long, value_name = "PATH")]
+    pub address: Option<PathBuf>,
+    /// Run-time state; belongs on a tmpfs [default: /run/berth]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// What outlives a reboot, logs among it [default: /var/lib/berth]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Configuration file [default: /etc/berth/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// error, warn, info, debug, trace, or a filter
+    #[arg(long, value_name = "L")]
+    pub log_level: Option<String>,
+    /// How many starts work at once [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub start_concurrency: Option<u32>,
+    /// The berth-shim program [default: beside berthd, then in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub shim: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Print or check a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Print the default configuration, with what each key means
+    Default,
+    /// Check a file; every problem is told with its line
+    Check {
+        /// [default: what the daemon would read]
+        file: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,400 @@
+//! The daemon's configuration: flags over file over defaults, checked whole before anything is done with it.
+
+mod document;
+pub mod keys;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use document::{Document, Value};
+use keys::{Applies, KEYS};
+
+use crate::cli::Flags;
+
+/// Where the file is looked for if no flag names one; there it may be missing.
+pub const DEFAULT_PATH: &str = "/etc/berth/config.toml";
+
+/// Nobody writes a bigger file by hand.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Bytes of a unix socket's path that the kernel takes.
+const MAX_SOCKET_PATH: usize = 107;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("read the configuration {}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {} has more than {MAX_FILE} bytes or is not UTF-8", .path.display())]
+    NotText { path: PathBuf },
+    #[error("{origin}:{line}: {message}")]
+    Syntax { origin: String, line: usize, message: String },
+    /// One complaint a line.
+    #[error("{problems}")]
+    Invalid { problems: String },
+    #[error("{key}: {message}")]
+    Value { key: &'static str, message: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    Unix(PathBuf),
+    Loopback(std::net::SocketAddr),
+}
+
+/// A runtime as the file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    pub path: PathBuf,
+    pub args: Vec<String>,
+    /// None = a folder in the daemon's state.
+    pub root: Option<PathBuf>,
+    pub systemd_cgroup: bool,
+}
+
+/// Everything the daemon is told, typed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub address: PathBuf,
+    pub state: PathBuf,
+    pub root: PathBuf,
+    /// None = found beside berthd, then in PATH.
+    pub shim: Option<PathBuf>,
+    pub log_level: String,
+    pub log_format: LogFormat,
+    pub metrics_address: Option<MetricsAddress>,
+    pub worker_threads: usize,
+    pub start_concurrency: usize,
+    pub start_queue_limit: usize,
+    pub start_timeout_ms: u32,
+    /// None = the first found.
+    pub default_runtime: Option<String>,
+    pub allow_runtime_paths: bool,
+    pub runtime_timeout_ms: u32,
+    pub runtimes: BTreeMap<String, Runtime>,
+    /// "cri", "json" or "plain".
+    pub container_log_format: String,
+    pub container_log_drop: bool,
+    pub container_log_max_size: u64,
+    pub container_log_max_files: u32,
+    pub stop_timeout_ms: u32,
+    pub drain_timeout_ms: u32,
+    pub shim_oom_score_adj: i32,
+    pub shim_template: bool,
+    pub events_keep: u64,
+    pub events_keep_bytes: u64,
+}
+
+impl Config {
+    /// Reads the file that the flags name (or the default one, if it is there) and lays the flags over it.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        Self::with_flags(read(flags.config.as_deref())?, flags)
+    }
+
+    fn with_flags(mut document: Document, flags: &Flags) -> Result<Self, ConfigError> {
+        let mut set = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                document.values.insert(key.to_owned(), value);
+            }
+        };
+        let path = |path: &Option<PathBuf>| {
+            path.as_deref().map(|p| Value::Text(absolute(p).to_string_lossy().into_owned()))
+        };
+        set("daemon.address", path(&flags.address));
+        set("daemon.state", path(&flags.state));
+        set("daemon.root", path(&flags.root));
+        set("daemon.shim", path(&flags.shim));
+        set("daemon.log_level", flags.log_level.clone().map(Value::Text));
+        set("start.concurrency", flags.start_concurrency.map(|n| Value::Number(n.into())));
+        Self::from_document(&document)
+    }
+
+    fn from_document(document: &Document) -> Result<Self, ConfigError> {
+        let read = Fields(&document.values);
+        let state = PathBuf::from(read.text("daemon.state"));
+        let address = match read.path("daemon.address") {
+            Some(path) => path,
+            None => state.join("berthd.sock"),
+        };
+        if address.as_os_str().len() > MAX_SOCKET_PATH {
+            let message = format!(
+                "a unix socket's path has at most {MAX_SOCKET_PATH} bytes, {} has {}",
+                address.display(),
+                address.as_os_str().len()
+            );
+            return Err(ConfigError::Value { key: "daemon.address", message });
+        }
+        let runtimes =
+            document.runtimes.iter().map(|(name, values)| (name.clone(), runtime(values))).collect();
+        let default_runtime = Some(read.text("runtime.default").to_owned()).filter(|name| !name.is_empty());
+        Ok(Config {
+            address,
+            root: PathBuf::from(read.text("daemon.root")),
+            shim: read.path("daemon.shim"),
+            log_level: log_level(read.text("daemon.log_level"))?,
+            log_format: match read.text("daemon.log_format") {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+            metrics_address: metrics_address(read.text("daemon.metrics_address"))?,
+            worker_threads: read.number("daemon.worker_threads"),
+            start_concurrency: read.number("start.concurrency"),
+            start_queue_limit: read.number("start.queue_limit"),
+            start_timeout_ms: read.number("start.timeout_ms"),
+            default_runtime,
+            allow_runtime_paths: read.flag("runtime.allow_paths"),
+            runtime_timeout_ms: read.number("runtime.timeout_ms"),
+            runtimes,
+            container_log_format: read.text("log.format").to_owned(),
+            container_log_drop: read.text("log.policy") == "drop",
+            container_log_max_size: read.number("log.max_size"),
+            container_log_max_files: read.number("log.max_files"),
+            stop_timeout_ms: read.number("stop.timeout_ms"),
+            drain_timeout_ms: read.number("shim.drain_timeout_ms"),
+            shim_oom_score_adj: read.number("shim.oom_score_adj"),
+            shim_template: read.flag("shim.template"),
+            events_keep: read.number("events.keep"),
+            events_keep_bytes: read.number("events.keep_bytes"),
+            state,
+        })
+    }
+
+    /// Lays the part of `newer` that SIGHUP applies over this configuration. The second value names the keys that changed
+    /// but wait for a restart.
+    pub fn reloaded(&self, newer: &Config) -> (Config, Vec<&'static str>) {
+        let mut waiting = Vec::new();
+        let mut note = |changed: bool, key: &'static str| {
+            if changed {
+                waiting.push(key);
+            }
+        };
+        note(self.address != newer.address, "daemon.address");
+        note(self.state != newer.state, "daemon.state");
+        note(self.root != newer.root, "daemon.root");
+        note(self.shim != newer.shim, "daemon.shim");
+        note(self.log_format != newer.log_format, "daemon.log_format");
+        note(self.metrics_address != newer.metrics_address, "daemon.metrics_address");
+        note(self.worker_threads != newer.worker_threads, "daemon.worker_threads");
+        note(self.shim_oom_score_adj != newer.shim_oom_score_adj, "shim.oom_score_adj");
+        note(self.shim_template != newer.shim_template, "shim.template");
+        note(self.events_keep != newer.events_keep, "events.keep");
+        note(self.events_keep_bytes != newer.events_keep_bytes, "events.keep_bytes");
+        debug_assert!(waiting.iter().all(|w| {
+            KEYS.iter()
+                .any(|k| format!("{}.{}", k.section, k.name) == *w && k.applies == Applies::Restart)
+        }));
+        let merged = Config {
+            address: self.address.clone(),
+            state: self.state.clone(),
+            root: self.root.clone(),
+            shim: self.shim.clone(),
+            log_format: self.log_format,
+            metrics_address: self.metrics_address.clone(),
+            worker_threads: self.worker_threads,
+            shim_oom_score_adj: self.shim_oom_score_adj,
+            shim_template: self.shim_template,
+            events_keep: self.events_keep,
+            events_keep_bytes: self.events_keep_bytes,
+            ..newer.clone()
+        };
+        (merged, waiting)
+    }
+}
+
+/// Values that the document's check has already held to their kinds.
+struct Fields<'a>(&'a BTreeMap<String, Value>);
+
+impl Fields<'_> {
+    fn text(&self, key: &str) -> &str {
+        match self.0.get(key) {
+            Some(Value::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        Some(self.text(key)).filter(|p| !p.is_empty()).map(PathBuf::from)
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        self.0.get(key) == Some(&Value::Flag(true))
+    }
+
+    /// The table's range is inside the type's; a test builds the extremes.
+    fn number<T: TryFrom<i64> + Default>(&self, key: &str) -> T {
+        match self.0.get(key) {
+            Some(Value::Number(number)) => T::try_from(*number).unwrap_or_default(),
+            _ => T::default(),
+        }
+    }
+}
+
+fn runtime(values: &BTreeMap<String, Value>) -> Runtime {
+    let read = Fields(values);
+    Runtime {
+        path: PathBuf::from(read.text("path")),
+        args: match values.get("args") {
+            Some(Value::Texts(args)) => args.clone(),
+            _ => Vec::new(),
+        },
+        root: read.path("root"),
+        systemd_cgroup: read.flag("systemd_cgroup"),
+    }
+}
+
+fn log_level(text: &str) -> Result<String, ConfigError> {
+    match text.parse::<tracing_subscriber::EnvFilter>() {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(ConfigError::Value {
+            key: "daemon.log_level",
+            message: format!(
+                "must be error, warn, info, debug, trace, or a filter such as \"info,berth_supervisor=debug\", not {text:?}"
+            ),
+        }),
+    }
+}
+
+fn metrics_address(text: &str) -> Result<Option<MetricsAddress>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Some(path) = text.strip_prefix("unix:")
+        && path.starts_with('/')
+        && path.len() <= MAX_SOCKET_PATH
+    {
+        return Ok(Some(MetricsAddress::Unix(path.into())));
+    }
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(MetricsAddress::Loopback(address))),
+        _ => Err(ConfigError::Value {
+            key: "daemon.metrics_address",
+            message: format!("must be \"unix:/PATH\" or a loopback address such as \"127.0.0.1:9180\", not {text:?}"),
+        }),
+    }
+}
+
+/// A flag's path is relative to where the daemon was started; the daemon itself has no working directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn read(named: Option<&Path>) -> Result<Document, ConfigError> {
+    let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Document::defaults());
+        }
+        Err(e) => return Err(failed(e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(ConfigError::NotText { path: path.to_owned() });
+    }
+    let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
+    Document::parse(&text, &path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::from_document(&Document::parse(text, "t.toml")?)
+    }
+
+    #[test]
+    fn defaults_and_derived_address() {
+        let config = parse("").expect("valid");
+        assert_eq!(config.address, Path::new("/run/berth/berthd.sock"));
+        assert_eq!((config.start_concurrency, config.shim_oom_score_adj), (10, -998));
+        assert_eq!(config.default_runtime, None);
+        assert!(config.shim_template && !config.container_log_drop);
+        let moved = parse("[daemon]\nstate = \"/run/other\"").expect("valid");
+        assert_eq!(moved.address, Path::new("/run/other/berthd.sock"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let document = Document::parse("[start]\nconcurrency = 3", "t").expect("valid");
+        let flags = Flags { start_concurrency: Some(7), state: Some("/s".into()), ..Flags::default() };
+        let config = Config::with_flags(document, &flags).expect("valid");
+        assert_eq!(config.start_concurrency, 7);
+        assert_eq!(config.address, Path::new("/s/berthd.sock"));
+    }
+
+    #[test]
+    fn every_number_fits_its_type_at_both_ends() {
+        for extreme in [0, 1] {
+            for key in KEYS {
+                let keys::Kind::Number { min, max } = key.kind else { continue };
+                let value = [min, max][extreme];
+                let path = format!("{}.{}", key.section, key.name);
+                let mut document = Document::defaults();
+                document.values.insert(path.clone(), Value::Number(value));
+                let config = Config::from_document(&document).expect("valid");
+                if value != 0 {
+                    assert!(format!("{config:?}").contains(&format!(": {value}")), "{path} = {value} was lost");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        let long = format!("[daemon]\naddress = \"/{}\"", "x".repeat(120));
+        assert!(parse(&long).expect_err("too long").to_string().contains("at most 107 bytes"));
+        assert!(parse("[daemon]\nmetrics_address = \"0.0.0.0:1\"").is_err());
+        let config = parse("[daemon]\nmetrics_address = \"unix:/run/m.sock\"").expect("valid");
+        assert_eq!(config.metrics_address, Some(MetricsAddress::Unix("/run/m.sock".into())));
+        assert!(parse("[daemon]\nmetrics_address = \"[::1]:9180\"").is_ok());
+        assert!(parse("[daemon]\nlog_level = \"loud=very\"").is_err());
+    }
+
+    #[test]
+    fn reload_takes_what_it_can() {
+        let old = parse("").expect("valid");
+        let newer = parse("[daemon]\nstate = \"/x\"\naddress = \"/run/berth/berthd.sock\"\n[start]\nconcurrency = 4")
+            .expect("valid");
+        let (merged, waiting) = old.reloaded(&newer);
+        assert_eq!(merged.start_concurrency, 4);
+        assert_eq!(merged.state, old.state);
+        assert_eq!(waiting, ["daemon.state"]);
+    }
+
+    #[test]
+    fn every_restart_key_is_kept_over_a_reload() {
+        let old = parse("").expect("valid");
+        for key in KEYS.iter().filter(|k| k.applies == Applies::Restart) {
+            let path = format!("{}.{}", key.section, key.name);
+            let other = match key.kind {
+                keys::Kind::Flag => Value::Flag(key.default != "true"),
+                keys::Kind::Number { min, .. } => Value::Number(min.max(1)),
+                keys::Kind::Choice(words) => Value::Text(words[words.len() - 1].into()),
+                _ if key.name == "metrics_address" => Value::Text("unix:/m".into()),
+                _ => Value::Text("/other".into()),
+            };
+            let mut document = Document::defaults();
+            document.values.insert(path.clone(), other);
+            let newer = Config::from_document(&document).expect("valid");
+            let (merged, waiting) = old.reloaded(&newer);
+            // worker_threads and keep start from values that the loop may hit; what counts is that nothing leaks.
+            assert_eq!(merged, old, "{path} must wait for a restart");
+            assert!(newer == old || waiting.contains(&path.as_str()), "{path} is not reported");
+        }
+    }
+
+    #[test]
+    fn files_that_are_not_there() {
+        let missing = Path::new("/nonexistent/berth.toml");
+        assert!(read(Some(missing)).expect_err("named").to_string().contains("/nonexistent/berth.toml"));
+    }
+}
