@@ -1,1 +1,28 @@
-//! sys
+//! Safe small functions over Linux. The only crate of Berth with unsafe code.
+//!
+//! Invariants: descriptors are `OwnedFd` and close-on-exec; nothing here keeps state, logs or decides; every function says what it
+//! does in terms of the system call behind it, and its errors are the kernel's own (`io::Error`): callers add operation, id and path.
+
+pub mod dir;
+pub mod epoll;
+pub mod eventfd;
+pub mod fifo;
+pub mod file;
+pub mod pipe;
+pub mod process;
+pub mod pty;
+pub mod socket;
+pub mod time;
+pub mod timer;
+
+/// The result of a libc call that says -1 and errno.
+pub(crate) fn check(result: i32) -> std::io::Result<()> {
+    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Signal numbers, for callers that must not use libc themselves.
+pub mod signal {
+    pub use libc::{
+        SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+    };
+}

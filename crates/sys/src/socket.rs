@@ -1,0 +1,176 @@
+//! Unix sockets: pairs, listening and connecting below a folder's descriptor, descriptors by SCM_RIGHTS.
+//!
+//! Invariants: no abstract names; everything is close-on-exec; nothing raises SIGPIPE. A path is reached as /proc/self/fd/N/NAME, so
+//! that its length never matters.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+/// Most descriptors in one message.
+pub const MAX_FDS: usize = 8;
+
+fn pair(kind: SocketType, nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut flags = SocketFlags::CLOEXEC;
+    flags.set(SocketFlags::NONBLOCK, nonblocking);
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
+}
+
+/// A stream in both directions.
+pub fn stream_pair(nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+    pair(SocketType::STREAM, nonblocking)
+}
+
+/// Messages in both directions, in order, with an end of file.
+pub fn seqpacket_pair(nonblocking: bool) -> io::Result<(OwnedFd, OwnedFd)> {
+    pair(SocketType::SEQPACKET, nonblocking)
+}
+
+fn address(folder: BorrowedFd<'_>, name: &str) -> io::Result<SocketAddrUnix> {
+    if name.is_empty() || name.contains('/') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(SocketAddrUnix::new(format!(
+        "/proc/self/fd/{}/{name}",
+        folder.as_raw_fd()
+    ))?)
+}
+
+fn new_stream(nonblocking: bool) -> io::Result<OwnedFd> {
+    let mut flags = SocketFlags::CLOEXEC;
+    flags.set(SocketFlags::NONBLOCK, nonblocking);
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags,
+        None,
+    )?)
+}
+
+/// Listens (non-blocking) on a socket file in this folder, with this mode whatever the umask allows in addition. One that is left
+/// over is replaced.
+pub fn listen_at(folder: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
+    let address = address(folder, name)?;
+    let socket = new_stream(true)?;
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // The file gets the socket's own mode at bind, so it is never open wider than this.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, 128)?;
+    Ok(socket)
+}
+
+/// Connects to the socket file in this folder. Non-blocking: WouldBlock if the listener's queue is full.
+pub fn connect_at(folder: BorrowedFd<'_>, name: &str, nonblocking: bool) -> io::Result<OwnedFd> {
+    let address = address(folder, name)?;
+    let socket = new_stream(nonblocking)?;
+    rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address))?;
+    Ok(socket)
+}
+
+/// The next waiting connection (non-blocking), if there is one.
+pub fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub pid: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// SO_PEERCRED: as it was when the peer connected.
+pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
+    // SAFETY: all-zero is a valid ucred. By hand, because a pid of 0 (a peer of another pid namespace) does not fit rustix's type.
+    let mut cred: libc::ucred = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `cred` has room for `len` bytes.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut cred).cast(),
+            &raw mut len,
+        )
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer {
+        pid: cred.pid.unsigned_abs(),
+        uid: cred.uid,
+        gid: cred.gid,
+    })
+}
+
+/// Sends bytes; `None` if the socket is full.
+pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<Option<usize>> {
+    match rustix::io::retry_on_intr(|| rustix::net::send(&socket, bytes, SendFlags::NOSIGNAL)) {
+        Ok(sent) => Ok(Some(sent)),
+        Err(rustix::io::Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sends bytes and copies of at most [`MAX_FDS`] descriptors; WouldBlock if the socket is full.
+pub fn send_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let iov = [IoSlice::new(bytes)];
+    Ok(rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &iov, &mut control, SendFlags::NOSIGNAL)
+    })?)
+}
+
+/// What came in one message.
+#[derive(Debug)]
+pub struct Received {
+    /// 0 = end of file (on a stream or after the peer of a SEQPACKET pair is gone).
+    pub len: usize,
+    /// Close-on-exec.
+    pub fds: Vec<OwnedFd>,
+    /// The message or its descriptors did not fit.
+    pub truncated: bool,
+}
+
+/// Receives bytes and descriptors; WouldBlock if there is nothing.
+pub fn recv_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut iov = [IoSliceMut::new(buffer)];
+    let message =
+        rustix::io::retry_on_intr(|| rustix::net::recvmsg(&socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+    let fds = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let truncated = message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    Ok(Received {
+        len: message.bytes,
+        fds,
+        truncated,
+    })
+}
