@@ -7,6 +7,7 @@
 
 mod config;
 mod error;
+pub mod events;
 mod metrics;
 mod supervisor;
 mod types;

@@ -138,6 +138,11 @@ impl Supervisor {
         later("attach")
     }
 
+    /// What `events` reads.
+    pub(crate) fn bus(&self) -> Result<&crate::events::Bus, Error> {
+        later("events")
+    }
+
     /// The configured and found runtimes, the default one first.
     pub async fn runtimes(&self) -> Vec<RuntimeInfo> {
         Vec::new()
