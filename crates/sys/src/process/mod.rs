@@ -3,6 +3,7 @@
 //! A process is held by its pidfd; a number alone is never signalled. A number that was stored carries boot id and start time
 //! and is checked after `pidfd_open` ([`open_known`]).
 
+mod child;
 mod exec;
 mod fork;
 mod pidfd;
@@ -11,6 +12,7 @@ mod signals;
 mod stat;
 mod wait;
 
+pub use child::{close_except, kill_group};
 pub use exec::{Exec, Program, exec, set_cloexec, spawn};
 pub use fork::{Fork, ForkPidfd, fork, fork_pidfd, fork_sibling};
 pub use pidfd::{has_ended, open_known, pidfd_open, pidfd_send_signal, wait_until_ended};
