@@ -83,7 +83,12 @@ pub enum Error {
     #[error("{what} is empty")]
     Empty { what: &'static str },
     #[error("{what} {value} is {length} characters long; at most {max} are allowed")]
-    TooLong { what: &'static str, value: String, length: usize, max: usize },
+    TooLong {
+        what: &'static str,
+        value: String,
+        length: usize,
+        max: usize,
+    },
     #[error("{what} {value}: only letters and digits joined by single '.', '_' or '-' are allowed")]
     BadCharacters { what: &'static str, value: String },
     #[error("incarnation {value}: 32 hexadecimal digits expected")]
@@ -110,7 +115,11 @@ impl Error {
 /// A value from outside, fit for one line of an error message.
 pub(crate) fn excerpt(value: &str) -> String {
     let short: String = value.chars().take(40).collect();
-    if short.len() < value.len() { format!("{short:?}…") } else { format!("{short:?}") }
+    if short.len() < value.len() {
+        format!("{short:?}…")
+    } else {
+        format!("{short:?}")
+    }
 }
 
 #[cfg(test)]

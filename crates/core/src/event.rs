@@ -66,7 +66,10 @@ impl FromStr for Cursor {
         let parse = || {
             let (epoch, number) = value.split_once(':')?;
             let epoch = u64::from_str_radix(epoch, 16).ok()?;
-            Some(Self { epoch, number: number.parse().ok()? })
+            Some(Self {
+                epoch,
+                number: number.parse().ok()?,
+            })
         };
         parse().ok_or_else(|| Error::BadCursor { value: excerpt(value) })
     }

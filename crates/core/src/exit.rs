@@ -44,11 +44,23 @@ impl ExitStatus {
             (false, Some(_)) => ExitReason::Signaled,
             (false, None) => ExitReason::Exited,
         };
-        Self { code: u8::try_from(code).unwrap_or(Self::UNKNOWN), signal, reason, exited_at, message: String::new() }
+        Self {
+            code: u8::try_from(code).unwrap_or(Self::UNKNOWN),
+            signal,
+            reason,
+            exited_at,
+            message: String::new(),
+        }
     }
 
     pub fn lost(exited_at: i64, message: impl Into<String>) -> Self {
-        Self { code: Self::UNKNOWN, signal: None, reason: ExitReason::Lost, exited_at, message: message.into() }
+        Self {
+            code: Self::UNKNOWN,
+            signal: None,
+            reason: ExitReason::Lost,
+            exited_at,
+            message: message.into(),
+        }
     }
 
     pub fn reboot(exited_at: i64) -> Self {
@@ -62,7 +74,13 @@ impl ExitStatus {
     }
 
     pub fn start_failed(exited_at: i64, code: u8, message: impl Into<String>) -> Self {
-        Self { code, signal: None, reason: ExitReason::StartFailed, exited_at, message: message.into() }
+        Self {
+            code,
+            signal: None,
+            reason: ExitReason::StartFailed,
+            exited_at,
+            message: message.into(),
+        }
     }
 }
 

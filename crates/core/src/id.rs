@@ -16,7 +16,12 @@ fn check(what: &'static str, value: &str) -> Result<(), Error> {
         return Err(Error::Empty { what });
     }
     if value.len() > MAX {
-        return Err(Error::TooLong { what, value: excerpt(value), length: value.chars().count(), max: MAX });
+        return Err(Error::TooLong {
+            what,
+            value: excerpt(value),
+            length: value.chars().count(),
+            max: MAX,
+        });
     }
     // A separator must have a letter or digit on both sides.
     let mut joined = false;
@@ -24,10 +29,22 @@ fn check(what: &'static str, value: &str) -> Result<(), Error> {
         joined = match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => true,
             b'.' | b'_' | b'-' if joined => false,
-            _ => return Err(Error::BadCharacters { what, value: excerpt(value) }),
+            _ => {
+                return Err(Error::BadCharacters {
+                    what,
+                    value: excerpt(value),
+                });
+            }
         };
     }
-    if joined { Ok(()) } else { Err(Error::BadCharacters { what, value: excerpt(value) }) }
+    if joined {
+        Ok(())
+    } else {
+        Err(Error::BadCharacters {
+            what,
+            value: excerpt(value),
+        })
+    }
 }
 
 macro_rules! name {
@@ -113,7 +130,10 @@ impl ContainerKey {
 
     /// From names as they came: an empty namespace is the default one.
     pub fn parse(namespace: &str, id: &str) -> Result<Self, Error> {
-        Ok(Self { namespace: Namespace::or_default(namespace)?, id: ContainerId::new(id)? })
+        Ok(Self {
+            namespace: Namespace::or_default(namespace)?,
+            id: ContainerId::new(id)?,
+        })
     }
 }
 
@@ -171,11 +191,28 @@ mod test {
             assert!(ContainerId::new(good).is_ok(), "{good}");
         }
         for bad in [
-            "", ".", "a.", ".a", "a..b", "a-_b", "a/b", "..", "a\0", "a\n", "ä", "a b", "a:b", "a~b", &"x".repeat(77),
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "a-_b",
+            "a/b",
+            "..",
+            "a\0",
+            "a\n",
+            "ä",
+            "a b",
+            "a:b",
+            "a~b",
+            &"x".repeat(77),
             &"x".repeat(1 << 20),
         ] {
             let error = ContainerId::new(bad).unwrap_err();
-            assert!(error.to_string().len() < 200 && !error.to_string().contains('\n'), "{error}");
+            assert!(
+                error.to_string().len() < 200 && !error.to_string().contains('\n'),
+                "{error}"
+            );
         }
     }
 

@@ -21,7 +21,12 @@ impl RequestId {
     pub fn parse(value: &str) -> Result<Option<Self>, Error> {
         let length = value.chars().count();
         if length > Self::MAX {
-            return Err(Error::TooLong { what: "request id", value: excerpt(value), length, max: Self::MAX });
+            return Err(Error::TooLong {
+                what: "request id",
+                value: excerpt(value),
+                length,
+                max: Self::MAX,
+            });
         }
         Ok((!value.is_empty()).then(|| Self(value.to_owned())))
     }
@@ -68,7 +73,13 @@ impl<K: Clone + Eq + Hash, P, A> RequestTable<K, P, A> {
 
     /// `capacity` bounds the finished answers.
     pub fn new(keep: Duration, capacity: usize) -> Self {
-        Self { entries: HashMap::new(), finished: BTreeMap::new(), serial: 0, keep, capacity }
+        Self {
+            entries: HashMap::new(),
+            finished: BTreeMap::new(),
+            serial: 0,
+            keep,
+            capacity,
+        }
     }
 
     /// Looks a request up and, if it is new, remembers it as at work. `now` counts from any fixed moment and never runs back.
@@ -137,7 +148,10 @@ mod test {
         assert_eq!(table.begin(Duration::ZERO, &1, || "p"), Seen::New);
         assert_eq!(table.begin(Duration::ZERO, &1, || "q"), Seen::Pending(&"p"));
         table.finish(Duration::ZERO, &1, 'a');
-        assert_eq!(table.begin(HOUR - Duration::from_nanos(1), &1, || "q"), Seen::Done(&'a'));
+        assert_eq!(
+            table.begin(HOUR - Duration::from_nanos(1), &1, || "q"),
+            Seen::Done(&'a')
+        );
         assert_eq!(table.begin(HOUR, &1, || "q"), Seen::New);
         table.forget(&1);
         assert_eq!(table.begin(HOUR, &1, || "q"), Seen::New);

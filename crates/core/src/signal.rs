@@ -53,7 +53,11 @@ impl FromStr for Signal {
         }
         let offset = |rest: &str, sign: char| match rest {
             "" => Some(0),
-            _ => rest.strip_prefix(sign).filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?.parse::<u8>().ok(),
+            _ => rest
+                .strip_prefix(sign)
+                .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?
+                .parse::<u8>()
+                .ok(),
         };
         let number = if let Some(rest) = name.strip_prefix("RTMIN") {
             offset(rest, '+').and_then(|n| RTMIN.checked_add(n))
@@ -84,12 +88,31 @@ mod test {
 
     #[test]
     fn names_and_numbers() {
-        for (text, number) in
-            [("SIGTERM", 15), ("term", 15), ("9", 9), ("64", 64), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("CLD", 17)]
-        {
+        for (text, number) in [
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("9", 9),
+            ("64", 64),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("CLD", 17),
+        ] {
             assert_eq!(text.parse::<Signal>().unwrap().number(), number, "{text}");
         }
-        for bad in ["", "0", "65", "-1", "+1", "SIG", "SIGRTMIN+31", "RTMIN+-1", "RTMAX-99", "4294967297", "TERM\0"] {
+        for bad in [
+            "",
+            "0",
+            "65",
+            "-1",
+            "+1",
+            "SIG",
+            "SIGRTMIN+31",
+            "RTMIN+-1",
+            "RTMAX-99",
+            "4294967297",
+            "TERM\0",
+        ] {
             assert!(bad.parse::<Signal>().is_err(), "{bad}");
         }
     }

@@ -85,20 +85,33 @@ impl Default for TerminalSize {
 
 impl Default for LogDefaults {
     fn default() -> Self {
-        Self { format: LogFormat::Cri, policy: LogPolicy::Block, max_size: 10 << 20, max_files: 3 }
+        Self {
+            format: LogFormat::Cri,
+            policy: LogPolicy::Block,
+            max_size: 10 << 20,
+            max_files: 3,
+        }
     }
 }
 
 /// Logs with the daemon's defaults: what a container gets that asks for nothing.
 impl Default for Stdio {
     fn default() -> Self {
-        Self { to: StdioTo::Log(LogSpec::default()), terminal: false, size: TerminalSize::default() }
+        Self {
+            to: StdioTo::Log(LogSpec::default()),
+            terminal: false,
+            size: TerminalSize::default(),
+        }
     }
 }
 
 impl Stdio {
     pub fn null() -> Self {
-        Self { to: StdioTo::Null, terminal: false, size: TerminalSize::default() }
+        Self {
+            to: StdioTo::Null,
+            terminal: false,
+            size: TerminalSize::default(),
+        }
     }
 
     /// Nothing is left to defaults afterwards, so that a record says what really happens.
