@@ -1,1 +1,28 @@
-//! oci
+//! The embedded OCI runtime: from a bundle to a running container, by system calls and without another program.
+//!
+//! Called in a creator (a forked, single-threaded process that may block, change its namespaces and die), by the shim or
+//! by `berth-oci`. Invariants: no thread, no async, no global state; every path inside a root filesystem goes through
+//! [`berth_sys::inroot`]; a failed call leaves nothing behind.
+#![forbid(unsafe_code)]
+
+mod cgroup;
+mod channel;
+mod console;
+mod create;
+mod error;
+mod hooks;
+mod init;
+mod plan;
+mod process;
+mod rootfs;
+mod seccomp;
+mod spec;
+
+pub use cgroup::Cgroups;
+pub use create::{CreateOptions, Created, create, start};
+pub use error::OciError;
+pub use seccomp::Filter;
+pub use spec::load;
+
+/// The version of the OCI runtime specification that is implemented.
+pub const SPEC_VERSION: &str = "1.2.0";

@@ -3,6 +3,13 @@
 //! Invariants: descriptors are `OwnedFd` and close-on-exec; nothing here keeps state, logs or decides; every function says what it
 //! does in terms of the system call behind it, and its errors are the kernel's own (`io::Error`): callers add operation, id and path.
 
+pub mod credentials;
+pub mod execve;
+pub mod inroot;
+pub mod limits;
+pub mod namespaces;
+pub mod newmount;
+pub mod spawn;
 pub mod dir;
 pub mod epoll;
 pub mod eventfd;

@@ -1,0 +1,173 @@
+//! From the resources of config.json to files and values of cgroup v1, in the order in which the kernel takes them.
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+
+/// One write: controller, file, value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub controller: &'static str,
+    pub file: String,
+    pub value: String,
+}
+
+/// What every container may use, whatever its list says: making nodes, the default devices, terminals. As runc.
+const ALWAYS_ALLOWED: [&str; 10] = [
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:8 rwm",
+    "c 1:7 rwm",
+    "c 5:0 rwm",
+    "c 1:5 rwm",
+    "c 1:9 rwm",
+    "c 136:* rwm",
+    "c 5:2 rwm",
+];
+
+fn setting(controller: &'static str, file: impl Into<String>, value: impl ToString) -> Setting {
+    Setting {
+        controller,
+        file: file.into(),
+        value: value.to_string(),
+    }
+}
+
+/// All writes for `resources`. `update`: the cgroup has limits already, so that memory and swap may have to swap places.
+pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
+    let mut all = Vec::new();
+    let rules = resources.devices().as_deref().unwrap_or_default();
+    all.extend(rules.iter().map(device_rule));
+    if !rules.is_empty() {
+        all.extend(
+            ALWAYS_ALLOWED
+                .iter()
+                .map(|rule| setting("devices", "devices.allow", rule)),
+        );
+    }
+    if let Some(memory) = resources.memory() {
+        // -1 in memory alone means no limit at all, and the kernel then wants swap raised first.
+        if memory.limit() == Some(-1) && memory.swap().is_none() {
+            all.push(setting("memory", "memory.memsw.limit_in_bytes", -1));
+        }
+        let file = |name: &str| format!("memory.{name}");
+        let mut number = |name: &str, value: Option<i64>| {
+            if let Some(value) = value {
+                all.push(setting("memory", file(name), value));
+            }
+        };
+        number("limit_in_bytes", memory.limit());
+        number("memsw.limit_in_bytes", memory.swap());
+        number("soft_limit_in_bytes", memory.reservation());
+        number("kmem.tcp.limit_in_bytes", memory.kernel_tcp());
+        if let Some(swappiness) = memory.swappiness() {
+            all.push(setting("memory", "memory.swappiness", swappiness));
+        }
+        if memory.disable_oom_killer() == Some(true) {
+            all.push(setting("memory", "memory.oom_control", 1));
+        }
+        if memory.use_hierarchy() == Some(true) {
+            all.push(setting("memory", "memory.use_hierarchy", 1));
+        }
+    }
+    if let Some(cpu) = resources.cpu() {
+        let mut put = |file: &str, value: Option<String>| {
+            if let Some(value) = value {
+                all.push(setting("cpu", file, value));
+            }
+        };
+        put("cpu.shares", cpu.shares().map(|v| v.to_string()));
+        put("cpu.cfs_period_us", cpu.period().map(|v| v.to_string()));
+        put("cpu.cfs_quota_us", cpu.quota().map(|v| v.to_string()));
+        put("cpu.cfs_burst_us", cpu.burst().map(|v| v.to_string()));
+        put("cpu.rt_period_us", cpu.realtime_period().map(|v| v.to_string()));
+        put("cpu.rt_runtime_us", cpu.realtime_runtime().map(|v| v.to_string()));
+        put("cpu.idle", cpu.idle().map(|v| v.to_string()));
+        if let Some(cpus) = cpu.cpus().as_ref().filter(|v| !v.is_empty()) {
+            all.push(setting("cpuset", "cpuset.cpus", cpus));
+        }
+        if let Some(mems) = cpu.mems().as_ref().filter(|v| !v.is_empty()) {
+            all.push(setting("cpuset", "cpuset.mems", mems));
+        }
+    }
+    if let Some(pids) = resources.pids() {
+        let limit = pids.limit();
+        all.push(setting(
+            "pids",
+            "pids.max",
+            if limit > 0 { limit.to_string() } else { "max".into() },
+        ));
+    }
+    if let Some(io) = resources.block_io() {
+        if let Some(weight) = io.weight() {
+            all.push(setting("blkio", "blkio.bfq.weight", weight));
+        }
+        let throttles = [
+            ("blkio.throttle.read_bps_device", io.throttle_read_bps_device()),
+            ("blkio.throttle.write_bps_device", io.throttle_write_bps_device()),
+            ("blkio.throttle.read_iops_device", io.throttle_read_iops_device()),
+            ("blkio.throttle.write_iops_device", io.throttle_write_iops_device()),
+        ];
+        for (file, devices) in throttles {
+            for device in devices.iter().flatten() {
+                all.push(setting(
+                    "blkio",
+                    file,
+                    format!("{}:{} {}", device.major(), device.minor(), device.rate()),
+                ));
+            }
+        }
+    }
+    for page in resources.hugepage_limits().iter().flatten() {
+        all.push(setting(
+            "hugetlb",
+            format!("hugetlb.{}.limit_in_bytes", page.page_size()),
+            page.limit(),
+        ));
+    }
+    if let Some(network) = resources.network() {
+        if let Some(class) = network.class_id() {
+            all.push(setting("net_cls", "net_cls.classid", class));
+        }
+        for priority in network.priorities().iter().flatten() {
+            let value = format!("{} {}", priority.name(), priority.priority());
+            all.push(setting("net_prio", "net_prio.ifpriomap", value));
+        }
+    }
+    for (device, limits) in resources.rdma().iter().flatten() {
+        let mut value = device.clone();
+        if let Some(handles) = limits.hca_handles() {
+            value += &format!(" hca_handle={handles}");
+        }
+        if let Some(objects) = limits.hca_objects() {
+            value += &format!(" hca_object={objects}");
+        }
+        all.push(setting("rdma", "rdma.max", value));
+    }
+    all
+}
+
+fn device_rule(rule: &LinuxDeviceCgroup) -> Setting {
+    let kind = match rule.typ() {
+        Some(LinuxDeviceType::B) => 'b',
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => 'c',
+        _ => 'a',
+    };
+    let number = |value: Option<i64>| match value {
+        Some(value) if value >= 0 => value.to_string(),
+        _ => "*".to_owned(),
+    };
+    let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
+    let access = rule
+        .access()
+        .as_deref()
+        .filter(|access| !access.is_empty())
+        .unwrap_or("rwm");
+    // "a" alone clears the list; with numbers the kernel would ignore them.
+    let all = kind == 'a' && rule.major().is_none_or(|n| n < 0) && rule.minor().is_none_or(|n| n < 0);
+    let value = if all && access == "rwm" {
+        "a".to_owned()
+    } else {
+        format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
+    };
+    setting("devices", file, value)
+}

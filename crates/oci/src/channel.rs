@@ -1,0 +1,136 @@
+//! What the creator and the container's init say to each other, over a socketpair that execve closes.
+//!
+//! ```text
+//! creator                          init
+//!    │  Mapped (ids are mapped)     │   only with a user namespace
+//!    │ ───────────────────────────▶ │
+//!    │  Joined (is in its cgroups)  │
+//!    │ ───────────────────────────▶ │  mounts …
+//!    │  Hooks?                      │   only with hooks
+//!    │ ◀─────────────────────────── │
+//!    │  Hooked                      │
+//!    │ ───────────────────────────▶ │  pivot, identity, command found
+//!    │  Ready                       │
+//!    │ ◀─────────────────────────── │
+//!    │  Start                       │
+//!    │ ───────────────────────────▶ │  execve
+//!    │  end of file = it runs       │
+//! ```
+//! At any point init may say `Failed` and end. End of file before `Ready` means that it was killed.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+use crate::error::OciError;
+
+/// One message: a letter, a length, a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Mapped,
+    Joined,
+    Hooks,
+    Hooked,
+    Ready,
+    Start,
+    Failed { exit_code: u8, text: String },
+}
+
+/// One end.
+#[derive(Debug)]
+pub(crate) struct Channel(File);
+
+impl Channel {
+    pub(crate) fn pair() -> io::Result<(Channel, Channel)> {
+        let (one, other) = std::os::unix::net::UnixStream::pair()?;
+        Ok((
+            Channel(File::from(OwnedFd::from(one))),
+            Channel(File::from(OwnedFd::from(other))),
+        ))
+    }
+
+    pub(crate) fn from_fd(fd: OwnedFd) -> Channel {
+        Channel(File::from(fd))
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.0.into()
+    }
+
+    pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
+        let (letter, exit_code, text) = match message {
+            Message::Mapped => (b'M', 0, ""),
+            Message::Joined => (b'J', 0, ""),
+            Message::Hooks => (b'h', 0, ""),
+            Message::Hooked => (b'H', 0, ""),
+            Message::Ready => (b'R', 0, ""),
+            Message::Start => (b'S', 0, ""),
+            Message::Failed { exit_code, text } => (b'F', *exit_code, text.as_str()),
+        };
+        // Bounded, so that one write is never cut by a full socket.
+        let text = &text.as_bytes()[..text.len().min(4096)];
+        let mut frame = vec![letter, exit_code];
+        frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        frame.extend_from_slice(text);
+        self.0.write_all(&frame)
+    }
+
+    /// The next message; `None` at the end of file.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<Message>> {
+        let mut head = [0u8; 4];
+        match self.0.read_exact(&mut head) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let mut text = vec![0u8; usize::from(u16::from_be_bytes([head[2], head[3]]))];
+        self.0.read_exact(&mut text)?;
+        Ok(Some(match head[0] {
+            b'M' => Message::Mapped,
+            b'J' => Message::Joined,
+            b'h' => Message::Hooks,
+            b'H' => Message::Hooked,
+            b'R' => Message::Ready,
+            b'S' => Message::Start,
+            b'F' => Message::Failed {
+                exit_code: head[1],
+                text: String::from_utf8_lossy(&text).into_owned(),
+            },
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }))
+    }
+
+    /// Waits for exactly this message.
+    pub(crate) fn expect(&mut self, wanted: &Message) -> Result<(), OciError> {
+        match self.receive() {
+            Ok(Some(message)) if message == *wanted => Ok(()),
+            Ok(Some(Message::Failed { exit_code, text })) => Err(OciError::Init {
+                message: text,
+                exit_code,
+            }),
+            _ => Err(OciError::InitLost),
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_as_they_were_sent() {
+        let (mut one, mut other) = Channel::pair().expect("a socketpair");
+        let failed = Message::Failed {
+            exit_code: 127,
+            text: "no such command".into(),
+        };
+        one.send(&Message::Ready).expect("sent");
+        one.send(&failed).expect("sent");
+        drop(one);
+        assert_eq!(other.receive().expect("read"), Some(Message::Ready));
+        assert!(matches!(
+            other.expect(&Message::Ready),
+            Err(OciError::Init { exit_code: 127, .. })
+        ));
+        assert_eq!(other.receive().expect("read"), None);
+    }
+}

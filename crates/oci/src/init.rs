@@ -1,0 +1,200 @@
+//! The container's first process from its making to its execve: it builds its own surroundings, because only it is inside.
+//!
+//! Invariants: it runs in the creator's forked copy, single-threaded; every descriptor it holds closes at execve but 0, 1,
+//! 2 and the preserved ones; it never returns to the creator's code.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_sys::namespaces::{self, Namespaces};
+use berth_sys::{credentials, limits};
+use oci_spec::runtime::{Process, Spec};
+
+use crate::channel::{Channel, Message};
+use crate::console;
+use crate::error::{Context, OciError};
+use crate::hooks;
+use crate::plan::Plan;
+use crate::process::{self, Command};
+use crate::rootfs;
+
+/// What the init process is given by the creator.
+pub(crate) struct Inside<'a> {
+    pub spec: &'a Spec,
+    pub bundle: &'a Path,
+    pub plan: &'a Plan,
+    pub channel: Channel,
+    /// Where the terminal's master goes.
+    pub console: Option<OwnedFd>,
+    /// Instead of the creator's own.
+    pub stdio: Option<[BorrowedFd<'a>; 3]>,
+    pub pivot: bool,
+    pub new_keyring: bool,
+    /// The first descriptor after 0–2 and those that the caller wants kept.
+    pub first_closed: u32,
+    pub container_id: &'a str,
+}
+
+/// Becomes the container's process, or tells why not and ends.
+pub(crate) fn run(mut inside: Inside<'_>) -> ! {
+    let error = match become_container(&mut inside) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    let failed = Message::Failed {
+        exit_code: error.exit_code(),
+        text: error.to_string(),
+    };
+    // If the creator is gone there is nobody to tell.
+    let _ = inside.channel.send(&failed);
+    berth_sys::process::exit_now(i32::from(error.exit_code()))
+}
+
+fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
+    let spec = inside.spec;
+    let plan = inside.plan;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| OciError::field("process", "missing", "an object"))?;
+    if let Some(stdio) = inside.stdio {
+        berth_sys::execve::set_stdio(stdio).step("set", "standard descriptors")?;
+    }
+    limits::close_on_exec_from(inside.first_closed).step("close", "file descriptors")?;
+    // What is made in the root filesystem gets exactly the modes it is made with.
+    limits::set_umask(0);
+    limits::new_session().step("start", "session")?;
+    if plan.maps_users {
+        inside.channel.expect(&Message::Mapped)?;
+        // Until now this was nobody; what follows is done as the namespace's root.
+        credentials::set_uid(0).step("become", "root of the user namespace")?;
+        if plan.setgroups {
+            credentials::set_groups(0, &[]).step("become", "root of the user namespace")?;
+        } else {
+            credentials::set_gid(0).step("become", "root of the user namespace")?;
+        }
+    }
+    if plan.join_first {
+        inside.channel.expect(&Message::Joined)?;
+    }
+    if plan.new.contains(Namespaces::CGROUP) {
+        namespaces::unshare(Namespaces::CGROUP).step("unshare", "cgroup namespace")?;
+    }
+    if inside.new_keyring {
+        session_keyring(inside.container_id)?;
+    }
+    if plan.new.contains(Namespaces::NET) {
+        namespaces::loopback_up().step("bring up", "lo")?;
+    }
+    let hooks = spec.hooks().as_ref();
+    if plan.new.contains(Namespaces::MOUNT) {
+        let root = rootfs::prepare(spec, inside.bundle)?;
+        if plan.hooks_before_pivot {
+            inside.channel.send(&Message::Hooks).step("ask for", "hooks")?;
+            inside.channel.expect(&Message::Hooked)?;
+            if let Some(all) = hooks.and_then(|hooks| hooks.create_container().as_ref()) {
+                hooks::run_all("createContainer", all, &plan.state_json("creating", std::process::id()))?;
+            }
+        }
+        rootfs::enter(&root, spec, inside.pivot)?;
+        if let Some(socket) = &inside.console {
+            console::set_up(root.fd.as_fd(), socket.as_fd(), process)?;
+        }
+        names(spec)?;
+        sysctls(spec, root.fd.as_fd())?;
+        rootfs::seal(spec, &root.fd)?;
+    } else {
+        names(spec)?;
+    }
+    finish(inside, process)
+}
+
+/// From the finished surroundings to the execve.
+fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciError> {
+    let plan = inside.plan;
+    limits::apply(process_limits(process).as_slice()).map_err(|(what, source)| OciError::Step {
+        step: "set limit",
+        what,
+        source,
+    })?;
+    plan.scheduling.apply()?;
+    limits::set_umask(process.user().umask().unwrap_or(0o022));
+    let no_new_privs = process.no_new_privileges() == Some(true);
+    if no_new_privs {
+        credentials::no_new_privs().step("set", "no_new_privs")?;
+    }
+    // Without no_new_privs a filter needs CAP_SYS_ADMIN, which the next step takes away: so it goes first, as runc's does.
+    if !no_new_privs && let Some(filter) = &plan.seccomp {
+        filter.install()?;
+    }
+    process::become_user(process, plan.setgroups)?;
+    let command = Command::find(process)?;
+    inside.channel.send(&Message::Ready).step("report", "ready")?;
+    if !plan.join_first {
+        inside.channel.expect(&Message::Joined)?;
+    }
+    inside.channel.expect(&Message::Start)?;
+    if let Some(all) = inside
+        .spec
+        .hooks()
+        .as_ref()
+        .and_then(|hooks| hooks.start_container().as_ref())
+    {
+        hooks::run_all("startContainer", all, &plan.state_json("created", std::process::id()))?;
+    }
+    if no_new_privs && let Some(filter) = &plan.seccomp {
+        filter.install()?;
+    }
+    let source = berth_sys::execve::replace(&command.path, &command.args, &command.env);
+    let name = command
+        .args
+        .first()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Err(OciError::CommandNotExecutable { command: name, source })
+}
+
+fn session_keyring(id: &str) -> Result<(), OciError> {
+    match credentials::new_session_keyring(&format!("_ses.{id}")) {
+        Ok(serial) => credentials::allow_keyring_search(serial).step("set permissions of", "session keyring"),
+        // A kernel without keyrings, or a quota that is used up: runc goes on too.
+        Err(error) if matches!(error.raw_os_error(), Some(libc_errno::ENOSYS | libc_errno::EDQUOT)) => Ok(()),
+        Err(error) => Err(error).step("join", "session keyring"),
+    }
+}
+
+mod libc_errno {
+    //! The two error numbers that have no `io::ErrorKind`; the same on every Linux architecture of ours.
+    pub const ENOSYS: i32 = 38;
+    pub const EDQUOT: i32 = 122;
+}
+
+fn names(spec: &Spec) -> Result<(), OciError> {
+    if let Some(name) = spec.hostname() {
+        namespaces::set_hostname(name).step("set hostname", name)?;
+    }
+    if let Some(name) = spec.domainname() {
+        namespaces::set_domainname(name).step("set domainname", name)?;
+    }
+    Ok(())
+}
+
+/// Writes linux.sysctl through a /proc that was proved to be procfs (CVE-2025-52881).
+fn sysctls(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), OciError> {
+    let Some(all) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else {
+        return Ok(());
+    };
+    for (name, value) in all {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        berth_sys::execve::write_proc(root, Path::new(&path), value).step("set sysctl", format!("{name}={value}"))?;
+    }
+    Ok(())
+}
+
+fn process_limits(process: &Process) -> Vec<limits::Limit> {
+    let all = process.rlimits().as_deref().unwrap_or_default();
+    all.iter()
+        .map(|limit| limits::Limit::new(&limit.typ().to_string(), limit.soft(), limit.hard()))
+        .collect()
+}

@@ -1,0 +1,162 @@
+//! What has to be done for one spec, worked out before anything is made: namespaces new and old, what must wait for what.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use berth_sys::limits::{self, Scheduling};
+use berth_sys::namespaces::Namespaces;
+use oci_spec::runtime::{IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Process, Spec};
+
+use crate::error::{Context, OciError};
+use crate::seccomp::Filter;
+
+/// The plan of one container.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Namespaces to make.
+    pub new: Namespaces,
+    /// Namespaces to join, in an order that keeps the right to join the rest: user last but for the ones it owns.
+    pub join: Vec<(Namespaces, OwnedFd, PathBuf)>,
+    pub maps_users: bool,
+    pub setgroups: bool,
+    /// The process must be in its cgroups before it mounts: it shows them, or has a namespace of them.
+    pub join_first: bool,
+    pub hooks_before_pivot: bool,
+    pub seccomp: Option<Filter>,
+    pub scheduling: SchedulingPlan,
+    id: String,
+    bundle: PathBuf,
+}
+
+/// CPU and I/O scheduling of the process.
+#[derive(Debug, Default)]
+pub(crate) struct SchedulingPlan {
+    cpu: Option<Scheduling>,
+    io: Option<(u32, u32)>,
+}
+
+impl SchedulingPlan {
+    fn of(process: &Process) -> SchedulingPlan {
+        let cpu = process.scheduler().as_ref().map(|wanted| Scheduling {
+            policy: match wanted.policy() {
+                LinuxSchedulerPolicy::SchedOther => 0,
+                LinuxSchedulerPolicy::SchedFifo => 1,
+                LinuxSchedulerPolicy::SchedRr => 2,
+                LinuxSchedulerPolicy::SchedBatch => 3,
+                LinuxSchedulerPolicy::SchedIso => 4,
+                LinuxSchedulerPolicy::SchedIdle => 5,
+                LinuxSchedulerPolicy::SchedDeadline => 6,
+            },
+            flags: 0,
+            nice: wanted.nice().unwrap_or(0),
+            priority: wanted
+                .priority()
+                .and_then(|value| u32::try_from(value).ok())
+                .unwrap_or(0),
+            runtime: wanted.runtime().unwrap_or(0),
+            deadline: wanted.deadline().unwrap_or(0),
+            period: wanted.period().unwrap_or(0),
+        });
+        let io = process.io_priority().as_ref().map(|wanted| {
+            let class = match wanted.class() {
+                IOPriorityClass::IoprioClassRt => 1,
+                IOPriorityClass::IoprioClassBe => 2,
+                IOPriorityClass::IoprioClassIdle => 3,
+            };
+            (class, u32::try_from(wanted.priority()).unwrap_or(0))
+        });
+        SchedulingPlan { cpu, io }
+    }
+
+    pub(crate) fn apply(&self) -> Result<(), OciError> {
+        if let Some(cpu) = &self.cpu {
+            limits::set_scheduling(cpu).step("set", "process.scheduler")?;
+        }
+        if let Some((class, level)) = self.io {
+            limits::set_io_priority(class, level).step("set", "process.ioPriority")?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Reads the spec and opens the namespaces to join.
+    ///
+    /// # Errors
+    /// A field with a value that can't be, a namespace path that can't be opened.
+    pub(crate) fn new(spec: &Spec, id: &str, bundle: &Path) -> Result<Plan, OciError> {
+        let linux = spec
+            .linux()
+            .as_ref()
+            .ok_or_else(|| OciError::field("linux", "missing", "an object"))?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| OciError::field("process", "missing", "an object"))?;
+        let mut new = Namespaces::empty();
+        let mut join = Vec::new();
+        for namespace in linux.namespaces().iter().flatten() {
+            let kind = kind(namespace.typ());
+            let twice = new.contains(kind) || join.iter().any(|(known, _, _)| *known == kind);
+            if twice {
+                let value = format!("{:?} twice", namespace.typ());
+                return Err(OciError::field("linux.namespaces", value, "each type at most once"));
+            }
+            match namespace.path() {
+                Some(path) if !path.as_os_str().is_empty() => {
+                    let opened = std::fs::File::open(path).step("open namespace", path.display())?;
+                    join.push((kind, OwnedFd::from(opened), path.clone()));
+                }
+                _ => new = new.union(kind),
+            }
+        }
+        let mounts = spec.mounts().as_deref().unwrap_or_default();
+        let shows_cgroups = mounts
+            .iter()
+            .any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")));
+        let hooks = spec.hooks().as_ref();
+        #[allow(deprecated, reason = "prestart hooks are still what container engines write")]
+        let hooks_before_pivot = hooks.is_some_and(|hooks| {
+            let some = |list: &Option<Vec<oci_spec::runtime::Hook>>| list.as_ref().is_some_and(|list| !list.is_empty());
+            some(hooks.prestart()) || some(hooks.create_runtime()) || some(hooks.create_container())
+        });
+        let maps_users = new.contains(Namespaces::USER);
+        Ok(Plan {
+            new,
+            join,
+            maps_users,
+            setgroups: true,
+            join_first: shows_cgroups || new.contains(Namespaces::CGROUP),
+            hooks_before_pivot,
+            seccomp: linux.seccomp().as_ref().map(Filter::compile).transpose()?,
+            scheduling: SchedulingPlan::of(process),
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+        })
+    }
+
+    /// The state that hooks read (OCI runtime specification, "State").
+    pub(crate) fn state_json(&self, status: &str, pid: u32) -> String {
+        serde_json::json!({
+            "ociVersion": crate::SPEC_VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": pid,
+            "bundle": self.bundle,
+        })
+        .to_string()
+    }
+}
+
+fn kind(kind: LinuxNamespaceType) -> Namespaces {
+    match kind {
+        LinuxNamespaceType::Mount => Namespaces::MOUNT,
+        LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
+        LinuxNamespaceType::Uts => Namespaces::UTS,
+        LinuxNamespaceType::Ipc => Namespaces::IPC,
+        LinuxNamespaceType::User => Namespaces::USER,
+        LinuxNamespaceType::Pid => Namespaces::PID,
+        LinuxNamespaceType::Network => Namespaces::NET,
+        LinuxNamespaceType::Time => Namespaces::TIME,
+    }
+}

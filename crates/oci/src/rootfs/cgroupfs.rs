@@ -1,0 +1,84 @@
+//! A mount of type `cgroup`: the container's own view of the hierarchies.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use berth_sys::inroot;
+use berth_sys::newmount::{self, Attr, SetAttr};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::mounts;
+use super::options::MountOptions;
+use crate::error::{Context, OciError};
+
+/// cgroup v1 and hybrid: a tmpfs with one folder a hierarchy, and links for names that share one.
+pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
+    let what = || format!("cgroup on {}", target.display());
+    let place = inroot::ensure_dir(root, target).step("make mount target", target.display())?;
+    let attr = Attr::NOSUID.union(Attr::NODEV).union(Attr::NOEXEC);
+    let tmpfs = newmount::new_filesystem("tmpfs", Some("tmpfs"), &["mode=755"], attr).step("mount", what())?;
+    newmount::attach(tmpfs.as_fd(), place.as_fd()).step("mount", what())?;
+
+    let own_namespace = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().as_ref())
+        .is_some_and(|all| {
+            all.iter()
+                .any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
+        });
+    let memberships = std::fs::read_to_string("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
+    let set = options.set.union(attr);
+    for line in memberships.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(own)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+        let host = PathBuf::from("/sys/fs/cgroup").join(if name.is_empty() { "unified" } else { name });
+        if !host.is_dir() {
+            continue;
+        }
+        let folder_name = Path::new(if name.is_empty() { "unified" } else { name });
+        let sub = inroot::ensure_dir(tmpfs.as_fd(), folder_name).step("make mount target", folder_name.display())?;
+        let mounted = if own_namespace {
+            // A mount made inside the cgroup namespace shows the container's cgroup as its root.
+            if name.is_empty() {
+                newmount::new_filesystem("cgroup2", Some("cgroup"), &[], set)
+            } else if controllers.starts_with("name=") {
+                newmount::new_filesystem("cgroup", Some("cgroup"), &["none", controllers], set)
+            } else {
+                let names: Vec<&str> = controllers.split(',').collect();
+                newmount::new_filesystem("cgroup", Some("cgroup"), &names, set)
+            }
+        } else {
+            let own = host.join(own.trim_start_matches('/'));
+            inroot::open_host_path(&own)
+                .and_then(|opened| newmount::clone_tree(opened.as_fd(), false))
+                .and_then(|tree| {
+                    newmount::set_attr(
+                        tree.as_fd(),
+                        SetAttr {
+                            set,
+                            ..SetAttr::default()
+                        },
+                    )?;
+                    Ok(tree)
+                })
+        };
+        let mounted = mounted.step("mount", format!("cgroup {controllers} on {}", target.display()))?;
+        newmount::attach(mounted.as_fd(), sub.as_fd()).step("mount", what())?;
+        for link in name.split(',').filter(|single| *single != name) {
+            // A link that is there already came with another hierarchy.
+            let _ = inroot::make_link(tmpfs.as_fd(), link.as_ref(), name);
+        }
+    }
+    if options.set.contains(Attr::RDONLY) {
+        let change = SetAttr {
+            set: Attr::RDONLY,
+            ..SetAttr::default()
+        };
+        newmount::set_attr(tmpfs.as_fd(), change).step("make read-only", target.display())?;
+    }
+    mounts::set_propagation(tmpfs.as_fd(), options).step("set propagation of", what())
+}

@@ -1,0 +1,143 @@
+//! One mount of config.json: bind mounts, new file systems, and cgroup trees.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_sys::inroot::{self, FileKind};
+use berth_sys::newmount::{self, Attr, SetAttr};
+use oci_spec::runtime::{Mount, Spec};
+
+use super::options::MountOptions;
+use super::{Root, cgroupfs};
+use crate::error::{Context, OciError};
+
+/// Performs one mount below the root.
+pub(super) fn mount(spec: &Spec, bundle: &Path, root: &mut Root, mount: &Mount) -> Result<(), OciError> {
+    let target = mount.destination();
+    let raw = mount.options().as_deref().unwrap_or_default();
+    let options = MountOptions::parse(raw.iter().map(String::as_str));
+    let kind = mount.typ().as_deref().unwrap_or(if options.bind { "bind" } else { "" });
+    let shown = target.display();
+    match kind {
+        _ if options.bind || kind == "bind" => bind(bundle, root, mount, &options),
+        "" => Err(OciError::field(
+            format!("mounts[{shown}].type"),
+            "missing",
+            "a file system, or `bind`",
+        )),
+        "cgroup" | "cgroup2" => cgroupfs::mount(spec, root.fd.as_fd(), target, &options),
+        kind => new_filesystem(root, kind, mount, options),
+    }
+}
+
+fn bind(bundle: &Path, root: &Root, mount: &Mount, options: &MountOptions) -> Result<(), OciError> {
+    let target = mount.destination();
+    let source = mount.source().as_ref().ok_or_else(|| {
+        OciError::field(
+            format!("mounts[{}].source", target.display()),
+            "missing",
+            "a path on the host",
+        )
+    })?;
+    let source = bundle.join(source);
+    let what = || format!("{} on {}", source.display(), target.display());
+    let opened = inroot::open_host_path(&source).step("mount", what())?;
+    let tree = newmount::clone_tree(opened.as_fd(), options.recursive_bind).step("mount", what())?;
+    let folder = inroot::kind_of(opened.as_fd()).step("mount", what())? == FileKind::Folder;
+    let place = place(root.fd.as_fd(), target, folder).step("make mount target", target.display())?;
+    set_flags(tree.as_fd(), options).step("set mount flags of", what())?;
+    newmount::attach(tree.as_fd(), place.as_fd()).step("mount", what())?;
+    set_propagation(tree.as_fd(), options).step("set propagation of", what())
+}
+
+fn new_filesystem(root: &mut Root, kind: &str, mount: &Mount, mut options: MountOptions) -> Result<(), OciError> {
+    let target = mount.destination();
+    let what = || format!("{kind} on {}", target.display());
+    let place = if matches!(kind, "proc" | "sysfs") {
+        // A link here would let the root filesystem choose where the real /proc is.
+        inroot::ensure_plain_dir(root.fd.as_fd(), target)
+    } else {
+        // A tmpfs takes the mode of what it covers, unless told.
+        if kind == "tmpfs" && !options.data.iter().any(|option| option.starts_with("mode=")) {
+            if let Ok(covered) = inroot::open_path(root.fd.as_fd(), target)
+                && let Ok(mode) = inroot::mode_of(covered.as_fd())
+            {
+                options.data.push(format!("mode={mode:o}"));
+            }
+        }
+        inroot::ensure_dir(root.fd.as_fd(), target)
+    };
+    let place = place.step("make mount target", target.display())?;
+    let source = mount
+        .source()
+        .as_ref()
+        .map(|source| source.to_string_lossy().into_owned());
+    let data: Vec<&str> = options.data.iter().map(String::as_str).collect();
+    // /dev is filled first and made read-only after.
+    let late = target == Path::new("/dev") && options.set.contains(Attr::RDONLY);
+    let attr = if late {
+        options.set.without(Attr::RDONLY)
+    } else {
+        options.set
+    };
+    let fs = newmount::new_filesystem(kind, source.as_deref(), &data, attr).step("mount", what())?;
+    newmount::attach(fs.as_fd(), place.as_fd()).step("mount", what())?;
+    if options.tmpcopyup {
+        copy_up(place.as_fd(), fs.as_fd()).step("copy up", target.display())?;
+    }
+    set_propagation(fs.as_fd(), &options).step("set propagation of", what())?;
+    if late {
+        root.late_readonly.push(fs);
+    }
+    Ok(())
+}
+
+/// Where a mount goes, made if it is missing.
+pub(super) fn place(root: BorrowedFd<'_>, target: &Path, folder: bool) -> io::Result<OwnedFd> {
+    if folder {
+        inroot::ensure_dir(root, target)
+    } else {
+        inroot::ensure_file(root, target)
+    }
+}
+
+pub(super) fn set_flags(tree: BorrowedFd<'_>, options: &MountOptions) -> io::Result<()> {
+    if !options.set_recursive.is_empty() || !options.clear_recursive.is_empty() {
+        let change = SetAttr {
+            set: options.set_recursive,
+            clear: options.clear_recursive,
+            recursive: true,
+            ..SetAttr::default()
+        };
+        newmount::set_attr(tree, change)?;
+    }
+    if !options.set.is_empty() || !options.clear.is_empty() {
+        newmount::set_attr(
+            tree,
+            SetAttr {
+                set: options.set,
+                clear: options.clear,
+                ..SetAttr::default()
+            },
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn set_propagation(tree: BorrowedFd<'_>, options: &MountOptions) -> io::Result<()> {
+    for (propagation, recursive) in &options.propagation {
+        let change = SetAttr {
+            propagation: Some(*propagation),
+            recursive: *recursive,
+            ..SetAttr::default()
+        };
+        newmount::set_attr(tree, change)?;
+    }
+    Ok(())
+}
+
+/// Copies what a tmpfs covers into it (tmpcopyup): plain files, folders and links, as runc does.
+fn copy_up(covered: BorrowedFd<'_>, into: BorrowedFd<'_>) -> io::Result<()> {
+    berth_sys::inroot::copy_tree(covered, into)
+}

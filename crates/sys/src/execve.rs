@@ -1,0 +1,92 @@
+//! The last steps before a container's program runs: its standard descriptors, its terminal, the execve itself.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+
+use crate::check;
+
+/// Replaces the program. Returns only if that failed.
+pub fn replace(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| {
+        let mut all: Vec<*const libc::c_char> = strings.iter().map(|string| string.as_ptr()).collect();
+        all.push(std::ptr::null());
+        all
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: path and all strings are NUL-terminated and outlive the call; both arrays end with a null pointer.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Makes these three the standard descriptors, which stay open over an execve.
+///
+/// # Errors
+/// As dup3(2).
+pub fn set_stdio(stdio: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    // First out of the way: a source may have the number of another's target.
+    let lifted: Vec<OwnedFd> = stdio
+        .iter()
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3))
+        .collect::<Result<_, _>>()?;
+    for (number, fd) in lifted.iter().enumerate() {
+        // SAFETY: the target is 0, 1 or 2, which this process gives away on purpose.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), number as i32) })?;
+    }
+    Ok(())
+}
+
+/// Opens a terminal's master below `root` and unlocks it. It must be on a devpts, whatever the root filesystem says.
+///
+/// # Errors
+/// As openat2(2); `InvalidData` if the file is not on a devpts.
+pub fn open_terminal(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    let master = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?;
+    if crate::newmount::filesystem_magic(master.as_fd())? != DEVPTS_SUPER_MAGIC {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not on a devpts"));
+    }
+    unlockpt(&master)?;
+    Ok(master)
+}
+
+/// The other end of a master, by ioctl and not by path.
+///
+/// # Errors
+/// As ioctl_tty(2) TIOCGPTPEER.
+pub fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(ioctl_tiocgptpeer(
+        master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )?)
+}
+
+/// Makes a terminal the controlling one of this session, and its three standard descriptors.
+///
+/// # Errors
+/// As ioctl_tty(2) TIOCSCTTY, dup2(2).
+pub fn take_terminal(peer: BorrowedFd<'_>) -> io::Result<()> {
+    set_stdio([peer; 3])?;
+    crate::pty::make_controlling(peer)
+}
+
+/// Writes to a file of /proc below `root`: it must be on procfs, whatever the root filesystem put there.
+///
+/// # Errors
+/// As openat2(2), write(2); `InvalidData` if the file is not on a procfs.
+pub fn write_proc(root: BorrowedFd<'_>, path: &Path, value: &str) -> io::Result<()> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    let file = rustix::fs::openat2(root, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    if crate::newmount::filesystem_magic(file.as_fd())? != PROC_SUPER_MAGIC {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not on a procfs"));
+    }
+    rustix::io::write(&file, value.as_bytes())?;
+    Ok(())
+}
