@@ -19,6 +19,8 @@ pub struct Options {
     /// More TOML, behind the harness's own.
     pub config: String,
     pub env: Vec<(String, String)>,
+    /// Runtimes that are shell scripts, by name.
+    pub scripts: Vec<(String, String)>,
     /// In place of the folder that the harness makes.
     pub state: Option<PathBuf>,
     pub root: Option<PathBuf>,
@@ -43,6 +45,12 @@ impl Options {
 
     pub fn env(mut self, name: &str, value: &str) -> Options {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// One more runtime of the configuration: a shell script in which `$REAL` is the real runtime and `$DIR` the daemon's folder.
+    pub fn script(mut self, name: &str, text: &str) -> Options {
+        self.scripts.push((name.to_owned(), text.to_owned()));
         self
     }
 
@@ -130,7 +138,21 @@ impl Daemon {
                 root
             )
         };
-        let own = format!("[runtime]\ndefault = \"{name}\"\n{}{}", entry(runc), entry(crun));
+        let mut own = format!("[runtime]\ndefault = \"{name}\"\n{}{}", entry(runc), entry(crun));
+        for (name, text) in &self.options.scripts {
+            let path = self.script(name);
+            let (dir, real) = (self.dir.display(), self.runtime.binary());
+            std::fs::write(
+                &path,
+                format!("#!/bin/sh\nDIR={dir}\nREAL={}\n{text}\n", real.display()),
+            )
+            .expect("script");
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+            own += &format!(
+                "[runtimes.{name}]\npath = {path:?}\nroot = {:?}\n",
+                self.runtime_root(self.runtime)
+            );
+        }
         // A test's own [runtime] table replaces the harness's, for TOML allows each table once.
         let own = if self.options.config.contains("[runtime]") {
             own.replace("[runtime]\n", "")
@@ -139,6 +161,11 @@ impl Daemon {
             own
         };
         std::fs::write(self.dir.join("config.toml"), own + &self.options.config).expect("config.toml");
+    }
+
+    /// Where a runtime of `Options::script` is.
+    pub fn script(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.sh"))
     }
 
     /// Where the runtime keeps its own state.

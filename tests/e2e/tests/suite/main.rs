@@ -1,7 +1,13 @@
 //! End-to-end tests, one module a theme. One binary: it links once and its tests share the machine's cores.
 #![forbid(unsafe_code)]
 mod attach;
+mod conn;
+mod events;
 mod exec;
 mod lifecycle;
 mod logs;
+mod oom;
+mod queue;
+mod restart;
+mod size;
 mod stdio;

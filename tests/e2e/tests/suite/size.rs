@@ -1,0 +1,33 @@
+//! What a container costs beside itself.
+use berth_e2e::proc::{self, pss_kib};
+use berth_e2e::{Daemon, Runtime, fifo, on_both};
+
+on_both!(shim_is_small);
+
+/// With FIFO stdio: one process of one thread, at most 500 KiB of PSS a container, the template's share counted.
+pub async fn shim_is_small(rt: Runtime) {
+    const N: u64 = 10;
+    let d = Daemon::start(rt).await;
+    let mut readers = Vec::new();
+    let mut supervisors = proc::children(d.pid());
+    for i in 0..N {
+        let id = format!("s{i}");
+        let f = fifo::Fifos::new(&d.dir, &id);
+        readers.push((fifo::reader(&f.stdout), fifo::reader(&f.stderr)));
+        let init = d.run(&d.sleeper(&id).stdio(f.stdio())).await;
+        let shim = d.get(&id).await.shim_pid;
+        assert_eq!(proc::status(shim, "Threads").as_deref(), Some("1"));
+        let own: Vec<_> = proc::children(shim).into_iter().filter(|p| *p != init).collect();
+        assert!(own.is_empty(), "nothing beside the shim: {own:?}");
+        supervisors.push(shim);
+    }
+    supervisors.sort_unstable();
+    supervisors.dedup();
+    let sum: u64 = supervisors.iter().map(|p| pss_kib(*p).expect("smaps_rollup")).sum();
+    println!(
+        "{} KiB of PSS a container in {} processes for {N} containers",
+        sum / N,
+        supervisors.len()
+    );
+    assert!(sum / N <= 500, "{} KiB", sum / N);
+}
