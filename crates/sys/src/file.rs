@@ -225,6 +225,11 @@ pub fn duplicate(fd: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 0)?)
 }
 
+/// Cuts a file, or makes it longer with a hole.
+pub fn set_len(file: impl AsFd, len: u64) -> io::Result<()> {
+    Ok(rustix::fs::ftruncate(file, len)?)
+}
+
 pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     let mut flags = rustix::fs::fcntl_getfl(&fd)?;
     flags.set(OFlags::NONBLOCK, on);

@@ -18,6 +18,7 @@ pub mod file;
 pub mod pipe;
 pub mod process;
 pub mod pty;
+pub mod random;
 pub mod socket;
 pub mod time;
 pub mod timer;
