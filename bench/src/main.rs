@@ -1,1 +1,167 @@
-fn main() {}
+//! `./dev demo` and `./dev bench`: Berth on real bundles, alone and side by side with stock containerd.
+//!
+//! Everything that is measured runs in a mount namespace and on a tmpfs of its own, under one cgroup, and both sides get the same
+//! bundle, runtime binary, cgroup parent and client. Only ratios of one run mean anything.
+#![forbid(unsafe_code)]
+
+mod bare;
+mod berth;
+mod bundle;
+mod cgroup;
+mod client;
+mod containerd;
+mod demo;
+mod error;
+mod exec;
+mod logs;
+mod measure;
+mod place;
+mod restart;
+mod same;
+mod side;
+mod storm;
+mod table;
+mod until;
+
+use clap::{Args, Parser, Subcommand};
+use error::Result;
+use side::Kind;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "berth-bench",
+    about = "The demo, and the figures side by side with stock containerd",
+    version
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show on real containers what Berth promises; fails if one promise is not kept
+    Demo(demo::Options),
+    /// Measure
+    Bench(Bench),
+    /// The runtime alone, without a daemon; started by `bench` inside the peers' root
+    #[command(hide = true)]
+    Bare(bare::Options),
+}
+
+#[derive(Args)]
+struct Bench {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Starts: containers per second, latency, CPU and memory, beside containerd and the bare runtime
+    Storm(storm::Options),
+    /// Commands in a running container
+    Exec(exec::Options),
+    /// How long a killed daemon takes to have all its containers back
+    Restart(restart::Options),
+    /// How much output is kept, and what it costs
+    Logs(logs::Options),
+}
+
+/// What every measurement needs to know.
+#[derive(Args, Clone)]
+pub struct Common {
+    /// Folder with berthd and berth-shim
+    #[arg(long)]
+    bin: PathBuf,
+    /// Root filesystem with containerd, runc and crun (scripts/peers/install); without it the environment's PEERS
+    #[arg(long, global = true)]
+    peers: Option<PathBuf>,
+    /// Runtimes to run with, one after the other
+    #[arg(long = "runtime", global = true, default_values = ["runc", "crun"])]
+    runtimes: Vec<String>,
+    /// Who is measured
+    #[arg(long, global = true, value_enum, value_delimiter = ',', default_values_t = [Kind::Berth, Kind::Containerd, Kind::Bare])]
+    sides: Vec<Kind>,
+    /// Where the JSON goes
+    #[arg(long, global = true, default_value = ".bench")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Bench(_) | Command::Demo(_) = cli.command
+        && let Err(error) = own_mounts()
+    {
+        eprintln!("berth-bench: {error}");
+        return ExitCode::FAILURE;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs this program again in a mount namespace of its own, so that no mount is left behind however it ends.
+fn own_mounts() -> Result<()> {
+    const MARK: &str = "BERTH_BENCH_MOUNTS";
+    if std::env::var_os(MARK).is_some() {
+        return Ok(());
+    }
+    let this = std::env::current_exe()?;
+    let mut unshare = std::process::Command::new("unshare");
+    unshare
+        .args(["-m", "--propagation", "private"])
+        .arg(this)
+        .args(std::env::args_os().skip(1))
+        .env(MARK, "1");
+    Err(unshare.exec().into())
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Demo(options) => demo::run(options).await,
+        Command::Bare(options) => bare::run(options).await,
+        Command::Bench(Bench {
+            common,
+            what: Some(what),
+        }) => one(&common, what).await,
+        Command::Bench(Bench { common, what: None }) => {
+            one(&common, What::Storm(storm::Options::default())).await?;
+            one(&common, What::Exec(exec::Options::default())).await?;
+            one(&common, What::Restart(restart::Options::default())).await?;
+            one(&common, What::Logs(logs::Options::default())).await
+        }
+    }
+}
+
+async fn one(common: &Common, what: What) -> Result<()> {
+    match what {
+        What::Storm(options) => storm::run(common, &options).await,
+        What::Exec(options) => exec::run(common, &options).await,
+        What::Restart(options) => restart::run(common, &options).await,
+        What::Logs(options) => logs::run(common, &options).await,
+    }
+}
+
+impl Common {
+    /// The daemons among those who are measured.
+    fn daemons(&self) -> impl Iterator<Item = Kind> + '_ {
+        self.sides.iter().copied().filter(|kind| *kind != Kind::Bare)
+    }
+
+    fn measures(&self, kind: Kind) -> bool {
+        self.sides.contains(&kind)
+    }
+}
