@@ -19,6 +19,8 @@ pub struct Options {
     /// More TOML, behind the harness's own.
     pub config: String,
     pub env: Vec<(String, String)>,
+    /// More keys of the table [runtime].
+    pub runtime_keys: String,
     /// Runtimes that are shell scripts, by name.
     pub scripts: Vec<(String, String)>,
     /// In place of the folder that the harness makes.
@@ -32,6 +34,8 @@ impl Options {
             runtime,
             config: String::new(),
             env: Vec::new(),
+            scripts: Vec::new(),
+            runtime_keys: String::new(),
             state: None,
             root: None,
         }
@@ -138,7 +142,12 @@ impl Daemon {
                 root
             )
         };
-        let mut own = format!("[runtime]\ndefault = \"{name}\"\n{}{}", entry(runc), entry(crun));
+        let keys = &self.options.runtime_keys;
+        let mut own = format!(
+            "[runtime]\ndefault = \"{name}\"\n{keys}\n{}{}",
+            entry(runc),
+            entry(crun)
+        );
         for (name, text) in &self.options.scripts {
             let path = self.script(name);
             let (dir, real) = (self.dir.display(), self.runtime.binary());
@@ -153,13 +162,6 @@ impl Daemon {
                 self.runtime_root(self.runtime)
             );
         }
-        // A test's own [runtime] table replaces the harness's, for TOML allows each table once.
-        let own = if self.options.config.contains("[runtime]") {
-            own.replace("[runtime]\n", "")
-                .replacen(&format!("default = \"{name}\"\n"), "", 1)
-        } else {
-            own
-        };
         std::fs::write(self.dir.join("config.toml"), own + &self.options.config).expect("config.toml");
     }
 
