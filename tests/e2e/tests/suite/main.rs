@@ -1,6 +1,9 @@
 //! End-to-end tests, one module a theme. One binary: it links once and its tests share the machine's cores.
 #![forbid(unsafe_code)]
 mod attach;
+mod bad_bundle;
+mod bad_disk;
+mod bad_runtime;
 mod conn;
 mod events;
 mod exec;
