@@ -27,15 +27,39 @@ const TABLE: &[Row] = &[
         foreign: Some(&["thiserror"]),
         never: &["serde", "prost", "tokio", "tonic", "time", "chrono", "libc", "rustix"],
     },
-    Row { name: "berth-sys", own: &[], foreign: Some(&["rustix", "libc", "thiserror"]), never: &["tokio"] },
+    Row {
+        name: "berth-sys",
+        own: &[],
+        foreign: Some(&["rustix", "libc", "thiserror"]),
+        never: &["tokio"],
+    },
     Row {
         name: "berth-wire",
         own: &[],
-        foreign: Some(&["bytes", "prost", "prost-types", "thiserror", "tonic", "tonic-prost", "protox", "tonic-prost-build"]),
+        foreign: Some(&[
+            "bytes",
+            "prost",
+            "prost-types",
+            "thiserror",
+            "tonic",
+            "tonic-prost",
+            "protox",
+            "tonic-prost-build",
+        ]),
         never: &["tokio", "tonic", "rustix", "libc"],
     },
-    Row { name: "berth-record", own: &["berth-core", "berth-sys"], foreign: None, never: &["tokio", "tonic", "prost"] },
-    Row { name: "berth-oci", own: &["berth-sys"], foreign: None, never: &["tokio", "tonic", "berth-core", "berth-wire"] },
+    Row {
+        name: "berth-record",
+        own: &["berth-core", "berth-sys"],
+        foreign: None,
+        never: &["tokio", "tonic", "prost"],
+    },
+    Row {
+        name: "berth-oci",
+        own: &["berth-sys"],
+        foreign: None,
+        never: &["tokio", "tonic", "berth-core", "berth-wire"],
+    },
     Row {
         name: "berth-runtime",
         own: &["berth-core", "berth-sys", "berth-oci"],
@@ -54,7 +78,12 @@ const TABLE: &[Row] = &[
         foreign: None,
         never: &["tonic", "berth-runtime", "berth-oci"],
     },
-    Row { name: "berth-api", own: &["berth-core", "berth-wire", "berth-supervisor"], foreign: None, never: &["berth-runtime"] },
+    Row {
+        name: "berth-api",
+        own: &["berth-core", "berth-wire", "berth-supervisor"],
+        foreign: None,
+        never: &["berth-runtime"],
+    },
     Row {
         name: "berthd",
         own: &["berth-api", "berth-supervisor", "berth-record", "berth-core"],
@@ -67,11 +96,31 @@ const TABLE: &[Row] = &[
         foreign: None,
         never: &["berth-supervisor", "berth-record", "berth-sys", "berth-runtime"],
     },
-    Row { name: "berth-oci-cli", own: &["berth-oci"], foreign: None, never: &["tokio", "tonic"] },
+    Row {
+        name: "berth-oci-cli",
+        own: &["berth-oci"],
+        foreign: None,
+        never: &["tokio", "tonic"],
+    },
     // Both are clients: they see the programs from outside.
-    Row { name: "berth-e2e", own: &["berth-wire"], foreign: None, never: &["berth-supervisor", "berth-runtime"] },
-    Row { name: "berth-bench", own: &["berth-wire"], foreign: None, never: &["berth-supervisor", "berth-runtime"] },
-    Row { name: "xtask", own: &[], foreign: None, never: &["tokio"] },
+    Row {
+        name: "berth-e2e",
+        own: &["berth-wire"],
+        foreign: None,
+        never: &["berth-supervisor", "berth-runtime"],
+    },
+    Row {
+        name: "berth-bench",
+        own: &["berth-wire"],
+        foreign: None,
+        never: &["berth-supervisor", "berth-runtime"],
+    },
+    Row {
+        name: "xtask",
+        own: &[],
+        foreign: None,
+        never: &["tokio"],
+    },
 ];
 
 /// What cargo says about one crate of the workspace.
@@ -89,7 +138,10 @@ pub fn run(root: &Path) -> Result<Vec<String>, String> {
 
 fn check(table: &[Row], packages: &BTreeMap<String, Package>) -> Vec<String> {
     let mut complaints = Vec::new();
-    for name in packages.keys().filter(|name| !table.iter().any(|row| row.name == **name)) {
+    for name in packages
+        .keys()
+        .filter(|name| !table.iter().any(|row| row.name == **name))
+    {
         complaints.push(format!("{name} has no row in the crate table (xtask/src/layers.rs)"));
     }
     for row in table {
@@ -103,11 +155,17 @@ fn check(table: &[Row], packages: &BTreeMap<String, Package>) -> Vec<String> {
                     complaints.push(format!("{} may not use {named}", row.name));
                 }
             } else if row.foreign.is_some_and(|allowed| !allowed.contains(&named.as_str())) {
-                complaints.push(format!("{} may not use {named}: its foreign crates are a closed list", row.name));
+                complaints.push(format!(
+                    "{} may not use {named}: its foreign crates are a closed list",
+                    row.name
+                ));
             }
         }
         for banned in row.never.iter().filter(|banned| package.linked.contains(**banned)) {
-            complaints.push(format!("{banned} is linked into {0}: see `cargo tree -p {0} -i {banned}`", row.name));
+            complaints.push(format!(
+                "{banned} is linked into {0}: see `cargo tree -p {0} -i {banned}`",
+                row.name
+            ));
         }
     }
     complaints
@@ -122,12 +180,26 @@ fn read(root: &Path) -> Result<BTreeMap<String, Package>, String> {
         let name = package["name"].as_str().unwrap_or_default().to_owned();
         let named = package["dependencies"].as_array().into_iter().flatten();
         let named = named.filter(|dependency| dependency["kind"] != "dev");
-        let named = named.filter_map(|dependency| dependency["name"].as_str()).map(str::to_owned).collect();
+        let named = named
+            .filter_map(|dependency| dependency["name"].as_str())
+            .map(str::to_owned)
+            .collect();
         let tree = cargo(
             root,
-            &["tree", "--locked", "--package", &name, "--edges=normal,no-proc-macro", "--prefix=none", "--format={p}"],
+            &[
+                "tree",
+                "--locked",
+                "--package",
+                &name,
+                "--edges=normal,no-proc-macro",
+                "--prefix=none",
+                "--format={p}",
+            ],
         )?;
-        let linked = tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned);
+        let linked = tree
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .map(str::to_owned);
         let linked = linked.filter(|linked| *linked != name).collect();
         packages.insert(name, Package { named, linked });
     }
@@ -138,7 +210,11 @@ fn cargo(root: &Path, args: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO")).args(args).current_dir(root).output();
     let output = output.map_err(|error| format!("cargo {}: {error}", args[0]))?;
     if !output.status.success() {
-        return Err(format!("cargo {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()));
+        return Err(format!(
+            "cargo {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -154,7 +230,10 @@ mod test {
     /// A workspace in which every crate uses all that it may.
     fn clean() -> BTreeMap<String, Package> {
         let package = |row: &Row| Package {
-            named: set(row.own).union(&set(row.foreign.unwrap_or(&["serde_json"]))).cloned().collect(),
+            named: set(row.own)
+                .union(&set(row.foreign.unwrap_or(&["serde_json"])))
+                .cloned()
+                .collect(),
             linked: set(row.own),
         };
         TABLE.iter().map(|row| (row.name.to_owned(), package(row))).collect()
@@ -171,7 +250,11 @@ mod test {
         packages.get_mut("berth-core").unwrap().named.insert("tokio".into());
         packages.get_mut("berth-core").unwrap().linked.insert("tokio".into());
         packages.get_mut("berth-shim").unwrap().linked.insert("tonic".into());
-        packages.get_mut("berth-api").unwrap().named.insert("berth-record".into());
+        packages
+            .get_mut("berth-api")
+            .unwrap()
+            .named
+            .insert("berth-record".into());
         packages.remove("berth-oci");
         packages.insert("berth-utils".into(), Package::default());
         assert_eq!(
@@ -192,7 +275,10 @@ mod test {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let packages = read(root).unwrap();
         assert!(packages["berth-core"].named.contains("thiserror"));
-        assert!(!packages["berth-core"].named.contains("proptest"), "dev-dependencies are free");
+        assert!(
+            !packages["berth-core"].named.contains("proptest"),
+            "dev-dependencies are free"
+        );
         assert!(packages["berthd"].linked.contains("tokio"));
     }
 }

@@ -20,11 +20,19 @@ struct Source<'a> {
 
 pub fn run(root: &Path) -> Result<Vec<String>, String> {
     let mut complaints = Vec::new();
-    for path in FOLDERS.iter().map(|folder| root.join(folder)).filter(|path| path.exists()).map(files) {
+    for path in FOLDERS
+        .iter()
+        .map(|folder| root.join(folder))
+        .filter(|path| path.exists())
+        .map(files)
+    {
         for path in path? {
             let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
             let path = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-            complaints.extend(check(&Source { path: &path, text: &text }));
+            complaints.extend(check(&Source {
+                path: &path,
+                text: &text,
+            }));
         }
     }
     Ok(complaints)
@@ -51,8 +59,18 @@ fn files(folder: PathBuf) -> Result<Vec<PathBuf>, String> {
 }
 
 fn check(source: &Source<'_>) -> Vec<String> {
-    let rules = [opens_with_its_job, forbids_unsafe, names_its_tests, says_why_it_is_long, says_why_it_sleeps];
-    rules.iter().filter_map(|rule| rule(source)).map(|complaint| format!("{}: {complaint}", source.path)).collect()
+    let rules = [
+        opens_with_its_job,
+        forbids_unsafe,
+        names_its_tests,
+        says_why_it_is_long,
+        says_why_it_sleeps,
+    ];
+    rules
+        .iter()
+        .filter_map(|rule| rule(source))
+        .map(|complaint| format!("{}: {complaint}", source.path))
+        .collect()
 }
 
 fn opens_with_its_job(source: &Source<'_>) -> Option<String> {
@@ -69,13 +87,20 @@ fn forbids_unsafe(source: &Source<'_>) -> Option<String> {
 }
 
 fn names_its_tests(source: &Source<'_>) -> Option<String> {
-    let bad = source.text.lines().any(|line| line.trim_start().starts_with("mod tests"));
+    let bad = source
+        .text
+        .lines()
+        .any(|line| line.trim_start().starts_with("mod tests"));
     bad.then(|| "unit tests live in `mod test`".to_owned())
 }
 
 fn says_why_it_is_long(source: &Source<'_>) -> Option<String> {
     let lines = source.text.lines().count();
-    let head = source.text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(LONG));
+    let head = source
+        .text
+        .lines()
+        .take_while(|line| line.starts_with("//!"))
+        .any(|line| line.contains(LONG));
     (lines > MAX_LINES && !head)
         .then(|| format!("has {lines} lines, over {MAX_LINES}: split it, or write `{LONG} …` in its //!"))
 }
@@ -86,14 +111,20 @@ fn says_why_it_sleeps(source: &Source<'_>) -> Option<String> {
         return None;
     }
     let lines: Vec<&str> = source.text.lines().collect();
-    let code = lines.iter().position(|line| line.trim() == "#[cfg(test)]").unwrap_or(lines.len());
+    let code = lines
+        .iter()
+        .position(|line| line.trim() == "#[cfg(test)]")
+        .unwrap_or(lines.len());
     let sleeps = |line: &str| {
         let code = line.split("//").next().unwrap_or_default();
         code.contains("sleep(") && !code.contains("fn sleep(")
     };
     let bare = |index: &usize| !lines[*index].contains("//") && !(*index > 0 && lines[index - 1].contains("//"));
     let line = (0..code).find(|index| sleeps(lines[*index]) && bare(index))?;
-    Some(format!("line {} sleeps and has no comment that says why no fact can be waited for", line + 1))
+    Some(format!(
+        "line {} sleeps and has no comment that says why no fact can be waited for",
+        line + 1
+    ))
 }
 
 #[cfg(test)]
@@ -114,9 +145,21 @@ mod test {
             ("crates/sys/src/lib.rs", "//! Sys.\n", 0),
             ("crates/core/src/id.rs", "//! Ids.\n#[cfg(test)]\nmod tests {}\n", 1),
             ("crates/core/src/id.rs", "//! Ids.\n\nsleep(1);\n", 1),
-            ("crates/core/src/id.rs", "//! Ids.\n\n// The peer has no event for this.\nsleep(1);\n", 0),
-            ("crates/core/src/id.rs", "//! Ids.\n#[cfg(test)]\nmod test {\nsleep(1);\n}\n", 0),
-            ("tests/e2e/src/lib.rs", "//! Tests.\n#![forbid(unsafe_code)]\nsleep(1);\n", 0),
+            (
+                "crates/core/src/id.rs",
+                "//! Ids.\n\n// The peer has no event for this.\nsleep(1);\n",
+                0,
+            ),
+            (
+                "crates/core/src/id.rs",
+                "//! Ids.\n#[cfg(test)]\nmod test {\nsleep(1);\n}\n",
+                0,
+            ),
+            (
+                "tests/e2e/src/lib.rs",
+                "//! Tests.\n#![forbid(unsafe_code)]\nsleep(1);\n",
+                0,
+            ),
         ];
         for (path, text, expected) in cases {
             assert_eq!(complaints(path, text), expected, "{path}: {text}");
@@ -127,6 +170,12 @@ mod test {
     fn a_long_file_says_why() {
         let body = "\n".repeat(MAX_LINES);
         assert_eq!(complaints("crates/core/src/id.rs", &format!("//! Ids.\n{body}")), 1);
-        assert_eq!(complaints("crates/core/src/id.rs", &format!("//! Ids.\n//! {LONG} it is one table.\n{body}")), 0);
+        assert_eq!(
+            complaints(
+                "crates/core/src/id.rs",
+                &format!("//! Ids.\n//! {LONG} it is one table.\n{body}")
+            ),
+            0
+        );
     }
 }
