@@ -9,6 +9,7 @@ mod config;
 mod error;
 pub mod events;
 mod metrics;
+pub mod stats;
 mod supervisor;
 mod types;
 
