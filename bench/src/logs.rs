@@ -174,9 +174,9 @@ async fn theirs(lab: &Lab, options: &Options, runtime: &str) -> Result<Row> {
     let file = side.work.join("log");
     let cpu = side.cgroup.cpu_of_daemon()?;
     let begin = Instant::now();
-    client
-        .start(&bundle, format!("file://{}", file.display()), String::new())
-        .await?;
+    // Both streams: its shim crashes when one has a file and the other nothing.
+    let uri = format!("file://{}", file.display());
+    client.start(&bundle, uri.clone(), uri).await?;
     client.finish(&bundle.id).await?;
     let wall_s = begin.elapsed().as_secs_f64();
     let cpu_s = (side.cgroup.cpu_of_daemon()? - cpu).as_secs_f64();
