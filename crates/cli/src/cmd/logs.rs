@@ -1,0 +1,168 @@
+//! `berth logs`. Goes on by the last entry's cursor when berthd is restarted, so that a follower misses and repeats nothing.
+
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
+use berth_wire::v1::{LogEntry, LogsRequest, Stream};
+use clap::{Args, ValueEnum};
+use rustix::stdio::{stderr, stdout};
+
+use super::Context;
+use crate::error::{CliError, Result};
+use crate::out::{Out, complain};
+use crate::{human, json, term};
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Stay until the container has ended
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only the last lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+    /// From this time on: 10m (ago), 2026-01-31T12:00:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Show the time of each line
+    #[arg(long, short)]
+    pub timestamps: bool,
+    /// Only this stream
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<Which>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Which {
+    Stdout,
+    Stderr,
+}
+
+pub async fn logs(context: &Context, args: LogsArgs) -> Result<u8> {
+    let now = SystemTime::now();
+    let time = |option: &str, text: Option<String>| match text {
+        Some(text) => {
+            human::parse_time(&text, now).map_err(|error| CliError::Usage(format!("--{option} {text}: {error}")))
+        }
+        None => Ok(0),
+    };
+    let request = LogsRequest {
+        namespace: context.namespace.clone(),
+        id: args.id.clone(),
+        follow: args.follow,
+        tail: args.tail,
+        since: time("since", args.since)?,
+        until: time("until", args.until)?,
+        cursor: String::new(),
+        streams: args
+            .stream
+            .map(|which| match which {
+                Which::Stdout => Stream::Stdout.into(),
+                Which::Stderr => Stream::Stderr.into(),
+            })
+            .into_iter()
+            .collect(),
+    };
+    let client = context.client().await?;
+    let mut printer = Printer {
+        out: context.out,
+        timestamps: args.timestamps,
+        at_line_start: [true; 2],
+    };
+    client
+        .stream(
+            "logs",
+            &args.id,
+            request,
+            |mut stub, request| async move { stub.logs(request).await },
+            |request, response| {
+                printer.print(&response.entries)?;
+                if let Some(last) = response.entries.last() {
+                    // The cursor says it all from here on.
+                    request.cursor.clone_from(&last.cursor);
+                    request.tail = None;
+                }
+                Ok(ControlFlow::Continue(()))
+            },
+        )
+        .await?;
+    Ok(0)
+}
+
+struct Printer {
+    out: Out,
+    timestamps: bool,
+    /// Of stdout and of stderr: a line may come in pieces, and has one time.
+    at_line_start: [bool; 2],
+}
+
+impl Printer {
+    fn print(&mut self, entries: &[LogEntry]) -> Result<()> {
+        if self.out.json {
+            let lines: String = entries
+                .iter()
+                .map(|entry| format!("{}\n", json::log_entry(entry)))
+                .collect();
+            return self.out.bytes(lines.as_bytes());
+        }
+        // Runs of one stream are written at once; their order is the log's.
+        for run in entries.chunk_by(|one, next| one.stream == next.stream && !next.gap) {
+            let Some(first) = run.first() else { continue };
+            if first.gap {
+                complain("lines are missing here: the log was rotated before they could be read");
+            }
+            let text = self.format(run);
+            match first.stream() {
+                // A closed stderr ends nothing.
+                Stream::Stderr => drop(term::write_all(stderr(), &text)),
+                Stream::Stdout | Stream::Unspecified => term::write_all(stdout(), &text).map_err(CliError::stdout)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn format(&mut self, run: &[LogEntry]) -> Vec<u8> {
+        let mut text = Vec::new();
+        for entry in run {
+            let at_line_start = &mut self.at_line_start[usize::from(entry.stream() == Stream::Stderr)];
+            if self.timestamps && *at_line_start && !entry.data.is_empty() {
+                text.extend_from_slice(human::rfc3339(entry.time).unwrap_or_else(|| "-".into()).as_bytes());
+                text.push(b' ');
+            }
+            text.extend_from_slice(&entry.data);
+            if let Some(&last) = entry.data.last() {
+                *at_line_start = last == b'\n';
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_line_in_pieces_has_one_time() {
+        let entry = |data: &'static str| LogEntry {
+            time: 1_500_000_000,
+            stream: Stream::Stdout as i32,
+            data: data.as_bytes().into(),
+            ..Default::default()
+        };
+        let mut printer = Printer {
+            out: Out { json: false },
+            timestamps: true,
+            at_line_start: [true; 2],
+        };
+        let text = printer.format(&[entry("one "), entry("line\n"), entry("two\n")]);
+        assert_eq!(
+            String::from_utf8_lossy(&text),
+            "1970-01-01T00:00:01.500000000Z one line\n1970-01-01T00:00:01.500000000Z two\n"
+        );
+    }
+}

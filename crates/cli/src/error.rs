@@ -1,0 +1,238 @@
+//! The one error type: says what failed, on what, why, and what to do next. It knows its exit code.
+
+use std::io;
+use std::path::PathBuf;
+
+use berth_wire::v1::{ErrorCode, ErrorDetail};
+use prost::Message as _;
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+use crate::out;
+
+pub type Result<T, E = CliError> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("berthd is not running at {address}: start it with `berthd`, or set --address")]
+    NotRunning { address: PathBuf },
+    #[error("may not open {address}: run this as root, or as a member of the socket's group")]
+    Forbidden { address: PathBuf },
+    #[error("cannot connect to berthd at {address}: {source}")]
+    Connect { address: PathBuf, source: io::Error },
+    /// The connection broke, and berthd did not come back in time.
+    #[error(
+        "{operation} {id}: berthd at {address} went away and did not come back within {seconds} s ({cause}); containers go on without it: start it again with `berthd`"
+    )]
+    Lost {
+        operation: &'static str,
+        id: String,
+        address: PathBuf,
+        seconds: u64,
+        cause: String,
+    },
+    /// berthd said no.
+    #[error("{message}")]
+    Refused {
+        operation: &'static str,
+        id: String,
+        code: Code,
+        message: String,
+        detail: Box<ErrorDetail>,
+    },
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot {operation} {path}: {source}")]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// Whoever read our stdout has gone: no message, as SIGPIPE would have none.
+    #[error("stdout is closed")]
+    StdoutClosed,
+    #[error("cannot write to stdout: {0}")]
+    Stdout(#[source] io::Error),
+    #[error("cannot handle signals: {0}")]
+    Signals(#[source] io::Error),
+}
+
+impl CliError {
+    pub fn refused(operation: &'static str, id: &str, status: &Status) -> Self {
+        let detail = status
+            .metadata()
+            .get_bin("berth-error-bin")
+            .and_then(|value| value.to_bytes().ok())
+            .and_then(|bytes| ErrorDetail::decode(bytes).ok())
+            .unwrap_or_default();
+        let mut message = status.message().trim().to_owned();
+        if message.is_empty() {
+            message = format!("{operation} {id}: {}", status.code().description());
+        }
+        Self::Refused {
+            operation,
+            id: id.to_owned(),
+            code: status.code(),
+            message,
+            detail: Box::new(detail),
+        }
+    }
+
+    pub fn stdout(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Self::StdoutClosed,
+            _ => Self::Stdout(source),
+        }
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                code: Code::NotFound,
+                ..
+            }
+        )
+    }
+
+    /// `own_failure` is 125 for run and exec, 1 for the rest.
+    pub fn exit_code(&self, own_failure: u8) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::StdoutClosed => 141,
+            Self::Refused { detail, .. } if own_failure == 125 && detail.exit_code != 0 => {
+                u8::try_from(detail.exit_code).unwrap_or(own_failure)
+            }
+            _ => own_failure,
+        }
+    }
+
+    /// What a person can do about it, where the message does not say.
+    fn hint(&self) -> Option<String> {
+        let Self::Refused {
+            operation,
+            id,
+            code,
+            detail,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        match (code, detail.code()) {
+            (_, ErrorCode::CursorTooOld) => {
+                Some("give the cursor that the message names, or --since 0 for all there is".into())
+            }
+            (Code::NotFound, _) if !id.is_empty() => {
+                Some("`berth ps -a` lists the containers of this namespace".into())
+            }
+            (Code::AlreadyExists, _) if matches!(*operation, "run" | "create") => {
+                Some(format!("remove it with `berth rm {id}`, or choose another --id"))
+            }
+            (_, ErrorCode::WrongState) if *operation == "rm" => {
+                Some(format!("stop it with `berth stop {id}`, or use --force"))
+            }
+            (_, ErrorCode::WrongState) => Some(format!("`berth inspect {id}` shows its state")),
+            _ => None,
+        }
+    }
+
+    /// Stable name of the failure for `--json`.
+    fn name(&self) -> String {
+        match self {
+            Self::NotRunning { .. } | Self::Forbidden { .. } | Self::Connect { .. } => "cannot_connect".into(),
+            Self::Lost { .. } => "connection_lost".into(),
+            Self::Refused { code, detail, .. } => match detail.code() {
+                ErrorCode::Unspecified => format!("{code:?}").to_lowercase(),
+                code => code.as_str_name().trim_start_matches("ERROR_CODE_").to_lowercase(),
+            },
+            Self::Usage(_) => "usage".into(),
+            Self::File { .. } | Self::StdoutClosed | Self::Stdout(_) | Self::Signals(_) => "io".into(),
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({ "code": self.name(), "message": self.to_string() });
+        if let Self::Refused {
+            operation, id, detail, ..
+        } = self
+        {
+            object["operation"] = json!(operation);
+            object["id"] = json!(id);
+            if !detail.runtime_message.is_empty() {
+                object["runtime_message"] = json!(detail.runtime_message);
+            }
+        }
+        object
+    }
+
+    /// Tells stderr, in one line and a hint.
+    pub fn report(&self, is_json: bool) {
+        if matches!(self, Self::StdoutClosed) {
+            return;
+        }
+        if is_json {
+            out::stderr_line(&json!({ "error": self.to_json() }).to_string());
+            return;
+        }
+        out::complain(&self.to_string());
+        if let Some(hint) = self.hint() {
+            out::stderr_line(&format!("hint: {hint}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn refused(code: Code, detail: ErrorDetail) -> CliError {
+        let mut metadata = tonic::metadata::MetadataMap::new();
+        metadata.insert_bin(
+            "berth-error-bin",
+            tonic::metadata::MetadataValue::from_bytes(&detail.encode_to_vec()),
+        );
+        CliError::refused(
+            "run",
+            "web",
+            &Status::with_metadata(code, "run web: no such file", metadata),
+        )
+    }
+
+    #[test]
+    fn exit_codes_follow_the_shells() {
+        let missing = refused(
+            Code::FailedPrecondition,
+            ErrorDetail {
+                exit_code: 127,
+                code: ErrorCode::CommandNotFound as i32,
+                ..Default::default()
+            },
+        );
+        assert_eq!(missing.exit_code(125), 127);
+        assert_eq!(missing.exit_code(1), 1);
+        assert_eq!(refused(Code::Internal, ErrorDetail::default()).exit_code(125), 125);
+        assert_eq!(CliError::Usage(String::new()).exit_code(125), 2);
+        assert_eq!(CliError::stdout(io::ErrorKind::BrokenPipe.into()).exit_code(1), 141);
+    }
+
+    #[test]
+    fn json_names_the_failure() {
+        let error = refused(
+            Code::FailedPrecondition,
+            ErrorDetail {
+                code: ErrorCode::CommandNotFound as i32,
+                runtime_message: "exec: sh".into(),
+                ..Default::default()
+            },
+        );
+        assert_eq!(
+            error.to_json(),
+            json!({ "code": "command_not_found", "message": "run web: no such file", "operation": "run", "id": "web", "runtime_message": "exec: sh" })
+        );
+        assert_eq!(
+            refused(Code::NotFound, ErrorDetail::default()).to_json()["code"],
+            "notfound"
+        );
+    }
+}
