@@ -2,22 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-/// Numbered as `berth.v1.ErrorCode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Code {
-    InvalidArgument = 1,
-    NotFound = 2,
-    AlreadyExists = 3,
-    WrongState = 4,
-    Bundle = 5,
-    Runtime = 6,
-    CommandNotFound = 7,
-    CommandNotExecutable = 8,
-    Timeout = 9,
-    Resources = 11,
-    Internal = 15,
-}
+use berth_core::ErrorCode;
 
 /// A failed call. `operation` is the trait's method.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +22,7 @@ pub enum Error {
     Killed { operation: &'static str, id: String, signal: i32, last_line: String },
     /// The runtime's own refusal, with what is known about its reason.
     #[error("{operation} {id}: {}", or_status(last_line, *status))]
-    Refused { operation: &'static str, id: String, status: i32, code: Code, last_line: String },
+    Refused { operation: &'static str, id: String, status: i32, code: ErrorCode, last_line: String },
     /// It said "done" and what it should have made is not there.
     #[error("{operation} {id}: the runtime ended with success, but {problem}{}", tail(last_line))]
     Broken { operation: &'static str, id: String, problem: String, last_line: String },
@@ -54,20 +39,28 @@ fn or_status(line: &str, status: i32) -> String {
 }
 
 impl Error {
-    pub fn code(&self) -> Code {
+    pub(crate) fn io(operation: &'static str, id: &str, what: &'static str, source: io::Error) -> Error {
+        Error::Io { operation, id: id.to_owned(), what, source }
+    }
+
+    pub(crate) fn broken(operation: &'static str, id: &str, problem: &str, last_line: String) -> Error {
+        Error::Broken { operation, id: id.to_owned(), problem: problem.to_owned(), last_line }
+    }
+
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Error::Bundle { .. } => Code::Bundle,
-            Error::Invalid { .. } => Code::InvalidArgument,
+            Error::Bundle { .. } => ErrorCode::Bundle,
+            Error::Invalid { .. } => ErrorCode::InvalidArgument,
             Error::Missing { .. } | Error::NotExecutable { .. } | Error::Killed { .. } | Error::Broken { .. } => {
-                Code::Runtime
+                ErrorCode::Runtime
             }
-            Error::Timeout { .. } => Code::Timeout,
+            Error::Timeout { .. } => ErrorCode::Timeout,
             Error::Refused { code, .. } => *code,
             Error::Io { source, .. } => match source.raw_os_error() {
-                Some(libc_codes::ENOSPC | libc_codes::EMFILE | libc_codes::ENFILE | libc_codes::ENOMEM) => {
-                    Code::Resources
+                Some(number::EAGAIN | number::ENOMEM | number::ENFILE | number::EMFILE | number::ENOSPC | number::EDQUOT) => {
+                    ErrorCode::Resources
                 }
-                _ => Code::Internal,
+                _ => ErrorCode::Internal,
             },
         }
     }
@@ -90,17 +83,19 @@ impl Error {
     /// 127 for a command that is not in the root filesystem, 126 for one that can't be executed, otherwise 0.
     pub fn exit_code(&self) -> u32 {
         match self.code() {
-            Code::CommandNotFound => 127,
-            Code::CommandNotExecutable => 126,
+            ErrorCode::CommandNotFound => 127,
+            ErrorCode::CommandNotExecutable => 126,
             _ => 0,
         }
     }
 }
 
-/// Numbers of Linux on every architecture we build for.
-mod libc_codes {
+/// errno of Linux on every architecture that Berth is built for.
+mod number {
+    pub const EAGAIN: i32 = 11;
     pub const ENOMEM: i32 = 12;
     pub const ENFILE: i32 = 23;
     pub const EMFILE: i32 = 24;
     pub const ENOSPC: i32 = 28;
+    pub const EDQUOT: i32 = 122;
 }

@@ -7,8 +7,10 @@
 //! shim's; what a failed `create` left half made is undone before the error is told; no file of ours outlives a call.
 #![forbid(unsafe_code)]
 
+mod command;
 mod driver;
 mod error;
 
+pub use command::Command;
 pub use driver::{Call, CreateArgs, Created, Driver, ExecArgs, Features, State, Status, Stdio};
-pub use error::{Code, Error};
+pub use error::Error;
