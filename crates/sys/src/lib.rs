@@ -4,22 +4,27 @@
 //! does in terms of the system call behind it, and its errors are the kernel's own (`io::Error`): callers add operation, id and path.
 
 pub mod credentials;
-pub mod execve;
-pub mod inroot;
-pub mod limits;
-pub mod namespaces;
-pub mod newmount;
-pub mod spawn;
 pub mod dir;
 pub mod epoll;
 pub mod eventfd;
+pub mod execve;
 pub mod fifo;
 pub mod file;
+pub mod inotify;
+pub mod inotify;
+pub mod inroot;
+pub mod limits;
+pub mod memfd;
+pub mod mounts;
+pub mod namespaces;
+pub mod net_dev;
+pub mod newmount;
 pub mod pipe;
 pub mod process;
 pub mod pty;
 pub mod random;
 pub mod socket;
+pub mod spawn;
 pub mod time;
 pub mod timer;
 
