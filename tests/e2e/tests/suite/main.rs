@@ -1,12 +1,15 @@
 //! End-to-end tests, one module a theme. One binary: it links once and its tests share the machine's cores.
 #![forbid(unsafe_code)]
+mod api_matrix;
 mod attach;
 mod bad_bundle;
 mod bad_disk;
 mod bad_runtime;
 mod conn;
+mod daemon;
 mod events;
 mod exec;
+mod kill_points;
 mod lifecycle;
 mod logs;
 mod oom;
