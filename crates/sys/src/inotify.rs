@@ -79,6 +79,13 @@ impl AsFd for Inotify {
     }
 }
 
+/// An instance for one file: readable (non-blocking) when something has written to it.
+pub fn watch_changes(path: &Path) -> io::Result<OwnedFd> {
+    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&fd, path, WatchFlags::MODIFY)?;
+    Ok(fd)
+}
+
 /// For event loops that take raw descriptors.
 impl AsRawFd for Inotify {
     fn as_raw_fd(&self) -> RawFd {

@@ -11,7 +11,6 @@ pub mod execve;
 pub mod fifo;
 pub mod file;
 pub mod inotify;
-pub mod inotify;
 pub mod inroot;
 pub mod limits;
 pub mod memfd;
