@@ -6,6 +6,7 @@
 mod child;
 mod exec;
 mod fork;
+mod inherited;
 mod pidfd;
 mod settings;
 mod signals;
@@ -15,6 +16,7 @@ mod wait;
 pub use child::{close_except, kill_group};
 pub use exec::{Exec, Program, exec, set_cloexec, spawn};
 pub use fork::{Fork, ForkPidfd, fork, fork_pidfd, fork_sibling};
+pub use inherited::{inherited_fd, replace_stdio};
 pub use pidfd::{has_ended, open_known, pidfd_open, pidfd_send_signal, wait_until_ended};
 pub use settings::{
     affinity_all, clear_environment, close_from, die_with_parent, exit, exit_now, getpid, getppid, kill_self, limit,
