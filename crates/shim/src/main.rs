@@ -1,1 +1,49 @@
-fn main() {}
+//! `berth-shim template` forks shims on request; `berth-shim serve --name NS/ID` is one.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use berth_shim::{serve, template};
+use berth_sys::process::inherited_fd;
+
+const USAGE: &str = "usage: berth-shim template | berth-shim serve --name NAMESPACE/ID\n\
+                     Both are started by berthd, with sockets that they inherit.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["template"] => fd(3).and_then(|daemon| {
+            serve::silence()?;
+            template::run(daemon)
+        }),
+        ["serve", "--name", name] => fd(3).and_then(|folder| {
+            let first = fd(4)?;
+            serve::silence()?;
+            serve::serve(name, folder, first)
+        }),
+        ["--version"] => {
+            println!("berth-shim {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fd(number: i32) -> Result<std::os::fd::OwnedFd, berth_shim::Error> {
+    inherited_fd(number).map_err(|source| berth_shim::Error::Io {
+        operation: "start",
+        path: format!("inherited fd {number}"),
+        source,
+    })
+}

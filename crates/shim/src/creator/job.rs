@@ -1,0 +1,236 @@
+//! What a creator does. It blocks, it may be killed anywhere, and whatever it leaves half done a later Delete removes.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use berth_core::ErrorCode;
+use berth_runtime::{self as runtime, Call, CreateArgs, Driver, ExecArgs};
+use berth_sys::{process, signal};
+use berth_wire::shim::{self, ExecOverrides, driver::Kind};
+
+use super::report::{Created, Failed, Report, StageTime};
+use super::{Setting, process_json};
+use crate::cgroup;
+use crate::stdio::Ends;
+
+#[derive(Debug)]
+pub enum Job {
+    Create { start: bool },
+    Start,
+    Exec(Exec),
+    Pause,
+    Resume,
+    Update { resources: Vec<u8> },
+    Delete(Delete),
+}
+
+#[derive(Debug)]
+pub struct Exec {
+    pub exec_id: String,
+    /// A whole OCI process object; empty = the init's own, changed by `overrides`.
+    pub process_json: Vec<u8>,
+    pub overrides: ExecOverrides,
+    pub terminal: bool,
+    /// The init, in whose root names of users are looked up.
+    pub init: u32,
+}
+
+#[derive(Debug)]
+pub struct Delete {
+    /// Killed first.
+    pub victims: Vec<Victim>,
+    /// A frozen process does not end.
+    pub thaw: bool,
+    pub cgroup: String,
+}
+
+/// A process that a delete ends.
+#[derive(Debug)]
+pub struct Victim {
+    pub pid: u32,
+    pub pidfd: OwnedFd,
+}
+
+impl Job {
+    /// Fds that the creator needs for it.
+    pub fn fds(&self) -> Vec<RawFd> {
+        match self {
+            Job::Delete(delete) => delete.victims.iter().map(|victim| victim.pidfd.as_raw_fd()).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+pub(super) fn failed(code: ErrorCode, message: impl Into<String>) -> Failed {
+    Failed { code: code.number(), message: message.into(), ..Failed::default() }
+}
+
+impl From<runtime::Error> for Failed {
+    fn from(error: runtime::Error) -> Failed {
+        Failed {
+            code: error.code().number(),
+            message: error.to_string(),
+            runtime_message: error.runtime_message().to_owned(),
+            exit_code: error.exit_code(),
+        }
+    }
+}
+
+fn driver(of: &shim::Driver) -> Result<Box<dyn Driver>, Failed> {
+    match &of.kind {
+        Some(Kind::Command(command)) => Ok(Box::new(runtime::Command {
+            binary: command.binary.clone().into(),
+            args: command.args.clone(),
+            root: command.root.clone().into(),
+            systemd_cgroup: command.systemd_cgroup,
+            no_pivot_root: command.no_pivot_root,
+            no_new_keyring: command.no_new_keyring,
+        })),
+        Some(Kind::Embedded(_)) => Err(failed(ErrorCode::Unimplemented, "this build has no embedded runtime")),
+        None => Err(failed(ErrorCode::InvalidArgument, "no driver")),
+    }
+}
+
+/// Everything that a job needs while it runs.
+struct At<'a> {
+    setting: &'a Setting,
+    work: PathBuf,
+    driver: Box<dyn Driver>,
+    tell: &'a mut dyn FnMut(Report),
+    stages: Vec<StageTime>,
+}
+
+/// Does the job and tells how it went; the last report is `done` or `failed`.
+pub fn run(setting: &Setting, job: &Job, ends: Option<&Ends>, tell: &mut dyn FnMut(Report)) {
+    let work = PathBuf::from(format!("/proc/self/fd/{}", setting.folder.as_raw_fd()));
+    let driver = match driver(&setting.driver) {
+        Ok(driver) => driver,
+        Err(failed) => return tell(Report { failed: Some(failed), ..Report::default() }),
+    };
+    let mut at = At { setting, work, driver, tell, stages: Vec::new() };
+    let done = at.run(job, ends);
+    let stages = std::mem::take(&mut at.stages);
+    tell(match done {
+        Ok(left) => Report { done: true, stages, left, ..Report::default() },
+        Err(failed) => Report { failed: Some(failed), stages, ..Report::default() },
+    });
+}
+
+impl At<'_> {
+    fn run(&mut self, job: &Job, ends: Option<&Ends>) -> Result<Vec<String>, Failed> {
+        let (setting, work) = (self.setting, self.work.clone());
+        let call = Call { id: &setting.id, work: &work, timeout: setting.timeout };
+        match job {
+            Job::Create { start } => {
+                self.create(&call, ends)?;
+                if *start {
+                    self.stage("start", |at| at.driver.start(&call))?;
+                }
+            }
+            Job::Start => self.stage("start", |at| at.driver.start(&call))?,
+            Job::Exec(exec) => self.exec(&call, exec, ends)?,
+            Job::Pause => self.driver.pause(&call)?,
+            Job::Resume => self.driver.resume(&call)?,
+            Job::Update { resources } => self.driver.update(&call, resources)?,
+            Job::Delete(delete) => return self.delete(&call, delete),
+        }
+        Ok(Vec::new())
+    }
+
+    fn stage<T>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&Self) -> Result<T, runtime::Error>,
+    ) -> Result<T, runtime::Error> {
+        let begun = Instant::now();
+        let done = work(self);
+        let duration_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.stages.push(StageTime { name: name.into(), duration_us });
+        done
+    }
+
+    fn create(&mut self, call: &Call<'_>, ends: Option<&Ends>) -> Result<(), Failed> {
+        let setting = self.setting;
+        let console = self.console(ends);
+        let stdio = stdio(ends, console.as_deref())?;
+        self.stage("bundle", |at| process_json::keep(&setting.bundle, &at.work))?;
+        let args = CreateArgs { call: *call, bundle: &setting.bundle, stdio };
+        let created = self.stage("create", |at| at.driver.create(&args))?;
+        self.tell_created(created.pid)
+    }
+
+    fn exec(&mut self, call: &Call<'_>, exec: &Exec, ends: Option<&Ends>) -> Result<(), Failed> {
+        let console = self.console(ends);
+        let stdio = stdio(ends, console.as_deref())?;
+        let process = process_json::for_exec(exec, &self.work)?;
+        let args = ExecArgs { call: *call, exec_id: &exec.exec_id, process: &process, stdio };
+        let created = self.stage("exec", |at| at.driver.exec(&args))?;
+        self.tell_created(created.pid)
+    }
+
+    fn console(&self, ends: Option<&Ends>) -> Option<PathBuf> {
+        match ends {
+            Some(Ends::Console(name)) => Some(self.work.join(name)),
+            Some(Ends::Fds { .. }) | None => None,
+        }
+    }
+
+    fn tell_created(&mut self, pid: u32) -> Result<(), Failed> {
+        let gone = |error| failed(ErrorCode::Runtime, format!("the runtime named process {pid}, but: {error}"));
+        // Nobody reaps it before the loop knows it, so it is there even if it has ended.
+        let start_time = process::start_time(pid).map_err(gone)?;
+        let cgroup = cgroup::of(pid).unwrap_or_default();
+        let oom_kills = cgroup::oom_kills(&cgroup);
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+        // A zombie has no namespaces any more, and nothing that could outlive it.
+        let own_pid_namespace = match (namespace(&pid.to_string()), namespace("self")) {
+            (Ok(its), Ok(ours)) => its != ours,
+            _ => true,
+        };
+        let created = Created { pid, start_time, cgroup, oom_kills, own_pid_namespace };
+        (self.tell)(Report { created: Some(created), ..Report::default() });
+        Ok(())
+    }
+
+    fn delete(&mut self, call: &Call<'_>, delete: &Delete) -> Result<Vec<String>, Failed> {
+        let mut left = Vec::new();
+        for victim in &delete.victims {
+            // It may have ended.
+            let _ = process::pidfd_send_signal(&victim.pidfd, signal::SIGKILL);
+        }
+        if cgroup::is_its_own(&delete.cgroup) {
+            let _ = cgroup::signal_all(&delete.cgroup, signal::SIGKILL);
+        }
+        if delete.thaw {
+            // What is not frozen can't be resumed; either is fine.
+            let _ = self.driver.resume(call);
+        }
+        let until = Instant::now() + self.setting.timeout.min(Duration::from_secs(10));
+        for victim in &delete.victims {
+            let patience = until.saturating_duration_since(Instant::now());
+            if !matches!(process::wait_until_ended(&victim.pidfd, Some(patience)), Ok(true)) {
+                let state = process::stat(victim.pid).map_or('?', |stat| stat.state);
+                left.push(format!("process {} does not end (state {state})", victim.pid));
+            }
+        }
+        if left.is_empty() {
+            self.driver.delete(call, true)?;
+            cgroup::remove(&delete.cgroup);
+        }
+        Ok(left)
+    }
+}
+
+fn stdio<'a>(ends: Option<&'a Ends>, console: Option<&'a Path>) -> Result<runtime::Stdio<'a>, Failed> {
+    use std::os::fd::AsFd;
+    match (ends, console) {
+        (_, Some(socket)) => Ok(runtime::Stdio::Console { socket }),
+        (Some(Ends::Fds { stdin, stdout, stderr }), None) => Ok(runtime::Stdio::Fds {
+            stdin: stdin.as_fd(),
+            stdout: stdout.as_fd(),
+            stderr: stderr.as_fd(),
+        }),
+        _ => Err(failed(ErrorCode::Internal, "a process without stdio")),
+    }
+}

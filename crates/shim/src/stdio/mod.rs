@@ -1,0 +1,301 @@
+//! A process's stdio: what it is given, and what the loop does with the other ends.
+//!
+//! | asked | without a terminal | with one |
+//! | --- | --- | --- |
+//! | null | `/dev/null` | output of the terminal is read and dropped |
+//! | FIFO | the FIFO itself; the loop holds its other side open and never touches the bytes | relayed both ways |
+//! | log | pipes, read into the ring | the terminal, read into the ring |
+//!
+//! Invariants: nothing here blocks; a reader that died never breaks the container's writes, it makes them wait; bytes that
+//! were written are read to the end before the streams are closed; a terminal's relay holds 4 KiB at most in each direction.
+
+mod console;
+mod fifo;
+mod inlet;
+mod output;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use berth_sys::{file, pipe::pipe, pty};
+use berth_wire::shim::{Format, Log, Stdio as Spec, stdio::To};
+
+use crate::error::Error;
+use crate::watch::{Part, Poll, Token, Want};
+use crate::writer::{self, Ring, Stream};
+use console::Console;
+use inlet::{Feed, Inlet};
+use output::{Output, Sink};
+
+/// What the new process is given.
+#[derive(Debug)]
+pub enum Ends {
+    Fds { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    /// Name of the console socket in the container's folder.
+    Console(String),
+}
+
+/// The loop's ends.
+#[derive(Debug)]
+pub struct Stdio {
+    owner: u32,
+    poll: Poll,
+    pub terminal: bool,
+    size: (u16, u16),
+    console: Option<Console>,
+    /// The terminal, for its size.
+    master: Option<OwnedFd>,
+    output: Output,
+    /// Input by the loop: attach or a terminal's FIFO.
+    inlet: Option<Inlet>,
+    feed: Option<Feed>,
+    /// Keeps a container's stdin FIFO from its end of file.
+    stdin_hold: Option<OwnedFd>,
+    /// Keep container's output FIFOs writable while nobody reads, and what was written readable.
+    _output_holds: Vec<OwnedFd>,
+    wants_input: bool,
+}
+
+fn bad(problem: impl Into<String>) -> Error {
+    Error::Invalid { operation: "stdio", problem: problem.into() }
+}
+
+fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    Error::io("stdio", what)
+}
+
+impl Stdio {
+    /// `owner` names the process in tokens. `folder` is the container's; `logged` = whether a log may have a file.
+    pub fn open(
+        spec: &Spec,
+        owner: u32,
+        poll: &Poll,
+        folder: &Rc<OwnedFd>,
+        logged: bool,
+    ) -> Result<(Stdio, Ends), Error> {
+        let null = To::Null(Default::default());
+        let to = spec.to.as_ref().unwrap_or(&null);
+        let mut stdio = Stdio {
+            owner,
+            poll: poll.clone(),
+            terminal: spec.terminal,
+            size: (size(spec.width, 80)?, size(spec.height, 24)?),
+            console: None,
+            master: None,
+            output: Output::new(sink(to, owner, poll, spec.terminal, logged)?),
+            inlet: None,
+            feed: None,
+            stdin_hold: None,
+            _output_holds: Vec::new(),
+            wants_input: matches!(to, To::Log(Log { stdin: true, .. })),
+        };
+        let ends = if spec.terminal { stdio.open_terminal(to, folder)? } else { stdio.open_plain(to)? };
+        Ok((stdio, ends))
+    }
+
+    fn open_terminal(&mut self, to: &To, folder: &Rc<OwnedFd>) -> Result<Ends, Error> {
+        if let To::Fifo(fifo) = to
+            && !fifo.stdin.is_empty()
+        {
+            self.feed = Some(Feed::open(&fifo.stdin, self.owner, &self.poll)?);
+            self.wants_input = true;
+        }
+        let console = Console::listen(folder, self.owner, &self.poll)?;
+        let name = console.name().to_owned();
+        self.console = Some(console);
+        Ok(Ends::Console(name))
+    }
+
+    fn open_plain(&mut self, to: &To) -> Result<Ends, Error> {
+        let null = || file::dev_null().map_err(io("/dev/null"));
+        match to {
+            To::Null(_) => Ok(Ends::Fds { stdin: null()?, stdout: null()?, stderr: null()? }),
+            To::Fifo(fifo) => {
+                let stdin = if fifo.stdin.is_empty() {
+                    null()?
+                } else {
+                    let (given, hold) = fifo::for_input(&fifo.stdin)?;
+                    self.stdin_hold = Some(hold);
+                    fifo::blocking(given)?
+                };
+                let mut output = |path: &str| {
+                    if path.is_empty() {
+                        return null();
+                    }
+                    let (given, hold) = fifo::for_output(path)?;
+                    self._output_holds.push(hold);
+                    fifo::blocking(given)
+                };
+                Ok(Ends::Fds { stdin, stdout: output(&fifo.stdout)?, stderr: output(&fifo.stderr)? })
+            }
+            To::Log(log) => {
+                let stdin = if log.stdin {
+                    let (given, write) = pipe().map_err(io("pipe"))?;
+                    self.inlet = Some(Inlet::new(write, false, self.owner, &self.poll)?);
+                    given
+                } else {
+                    null()?
+                };
+                let mut pipe = |stream| {
+                    let (read, given) = pipe().map_err(io("pipe"))?;
+                    self.output.add(stream, read, self.owner, &self.poll)?;
+                    Ok::<_, Error>(given)
+                };
+                Ok(Ends::Fds { stdin, stdout: pipe(Stream::Stdout)?, stderr: pipe(Stream::Stderr)? })
+            }
+        }
+    }
+
+    /// The runtime's connection, when it came; the terminal is set up and joined to the relays. True = the terminal is there.
+    pub fn take_console(&mut self) -> Result<bool, Error> {
+        let Some(console) = &mut self.console else { return Ok(self.master.is_some()) };
+        let Some(master) = console.take()? else { return Ok(false) };
+        self.console = None;
+        pty::set_size(&master, self.size.0, self.size.1).map_err(io("terminal"))?;
+        let dup = || file::duplicate(&master).map_err(io("terminal"));
+        self.output.add(Stream::Stdout, dup()?, self.owner, &self.poll)?;
+        if self.wants_input {
+            self.inlet = Some(Inlet::new(dup()?, true, self.owner, &self.poll)?);
+        }
+        self.master = Some(master);
+        self.pump();
+        Ok(true)
+    }
+
+    /// Gives up the console socket of a process that was not made.
+    pub fn drop_console(&mut self) {
+        self.console = None;
+    }
+
+    pub fn resize(&mut self, width: u32, height: u32) -> Result<(), Error> {
+        let (width, height) = (size(width, 80)?, size(height, 24)?);
+        self.size = (width, height);
+        match &self.master {
+            Some(master) => pty::set_size(master, width, height).map_err(io("terminal")),
+            None if self.console.is_some() => Ok(()),
+            None => Err(Error::State { operation: "resize", problem: "it has no terminal".into() }),
+        }
+    }
+
+    /// The process reads end of file after what was queued.
+    pub fn close_stdin(&mut self) {
+        self.stdin_hold = None;
+        self.feed = None;
+        if self.inlet.as_mut().is_some_and(Inlet::close) {
+            self.inlet = None;
+        }
+    }
+
+    /// Queues input. False = this process takes none.
+    pub fn input(&mut self, bytes: &[u8]) -> bool {
+        let Some(inlet) = &mut self.inlet else { return false };
+        inlet.push(bytes);
+        self.pump_input();
+        true
+    }
+
+    /// Whether more input may be queued.
+    pub fn takes_input(&self) -> bool {
+        self.inlet.as_ref().is_none_or(Inlet::has_room)
+    }
+
+    /// Moves on whatever can be moved, a turn's worth.
+    pub fn pump(&mut self) {
+        self.output.pump();
+        self.pump_input();
+    }
+
+    fn pump_input(&mut self) {
+        let Some(inlet) = &mut self.inlet else { return };
+        if let Some(feed) = &mut self.feed
+            && !feed.pump(inlet)
+        {
+            self.feed = None;
+        }
+        if !inlet.flush() {
+            self.inlet = None;
+            self.feed = None;
+        }
+    }
+
+    /// The process has ended: it reads no more, and what it wrote is read to the end.
+    pub fn ended(&mut self) {
+        self.console = None;
+        self.inlet = None;
+        self.feed = None;
+        self.stdin_hold = None;
+        self.pump();
+    }
+
+    /// Whether everything that was written has gone where it goes.
+    pub fn is_drained(&self) -> bool {
+        self.output.is_drained()
+    }
+
+    /// Reads what is in the pipes now, in so many turns at most.
+    pub fn drain_now(&mut self, turns: usize) {
+        for _ in 0..turns {
+            if !self.output.pump() {
+                break;
+            }
+        }
+    }
+
+    pub fn ring(&self) -> Option<&Ring> {
+        self.output.ring()
+    }
+
+    pub fn writer(&self) -> Option<u32> {
+        self.output.writer()
+    }
+
+    /// Its files are being removed.
+    pub fn kill_writer(&mut self) {
+        self.output.kill_writer();
+    }
+
+    /// The writer ended; it is made again unless its work is done.
+    pub fn writer_ended(&mut self, ok: bool) {
+        self.output.writer_ended(ok);
+    }
+}
+
+fn size(asked: u32, default: u16) -> Result<u16, Error> {
+    match asked {
+        0 => Ok(default),
+        _ => u16::try_from(asked).map_err(|_| bad(format!("a terminal of {asked} columns or lines"))),
+    }
+}
+
+fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Result<Sink, Error> {
+    match to {
+        To::Fifo(fifo) if terminal && !fifo.stdout.is_empty() => {
+            let (write, hold) = fifo::for_output(&fifo.stdout)?;
+            let fd = poll.watch(write, Token::Io(owner, Part::Sink), Want::NONE).map_err(io("FIFO"))?;
+            Ok(Sink::Fifo { fd, pending: Default::default(), _hold: hold })
+        }
+        To::Null(_) | To::Fifo(_) => Ok(Sink::Nowhere),
+        To::Log(log) => {
+            let dir = (logged && !log.dir.is_empty()).then(|| log.dir.clone().into());
+            let format = match log.format() {
+                Format::Cri => writer::Format::Cri,
+                Format::Json => writer::Format::Json,
+                Format::Plain => writer::Format::Plain,
+            };
+            let drop = log.drop;
+            let options = writer::Options { dir, format, drop, max_size: log.max_size, max_files: log.max_files };
+            let mut ring = Ring::new(options).map_err(io("log"))?;
+            let writer = ring.spawn().map_err(io("writer"))?;
+            let room = ring.room().map(|room| room.try_clone_to_owned()).transpose().map_err(io("log"))?;
+            let token = Token::Io(owner, Part::Room);
+            let room = room.map(|room| poll.watch(room, token, Want::READ)).transpose().map_err(io("log"))?;
+            Ok(Sink::Ring(Box::new(output::Kept { ring, writer, room, full: false, finished: false, deaths: 0 })))
+        }
+    }
+}
+
+/// Makes an fd of the loop's non-blocking. Only for descriptions that the container does not share.
+fn nonblocking(fd: OwnedFd) -> std::io::Result<OwnedFd> {
+    file::set_nonblocking(&fd, true)?;
+    Ok(fd)
+}

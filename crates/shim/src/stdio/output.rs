@@ -1,0 +1,232 @@
+//! Output that passes through the loop: from pipes or a terminal to a FIFO, to the ring, or nowhere.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{io as failed, nonblocking};
+use crate::error::Error;
+use crate::watch::{Part, Poll, Token, Want, Watched};
+use crate::writer::{Fill, Ring, Stream};
+
+/// What a terminal's relay holds, and what is read at once to be dropped.
+const RELAY: usize = 4 << 10;
+/// Reads of one source before others have a turn.
+const TURN: usize = 16;
+/// Writers that may die one after the other before output is no longer written.
+const DEATHS: u32 = 5;
+
+#[derive(Debug)]
+pub struct Output {
+    sources: Vec<Source>,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+struct Source {
+    stream: Stream,
+    fd: Watched,
+}
+
+#[derive(Debug)]
+pub enum Sink {
+    Nowhere,
+    Fifo { fd: Watched, pending: VecDeque<u8>, _hold: OwnedFd },
+    Ring(Box<Kept>),
+}
+
+/// Output that Berth keeps.
+pub struct Kept {
+    pub ring: Ring,
+    pub writer: Option<i32>,
+    pub room: Option<Watched>,
+    pub full: bool,
+    /// The ring was told that no more comes.
+    pub finished: bool,
+    pub deaths: u32,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("writer", &self.writer).field("finished", &self.finished).finish_non_exhaustive()
+    }
+}
+
+/// What became of one source in one turn.
+enum Turn {
+    Empty,
+    /// There may be more.
+    More,
+    /// The sink takes no more now.
+    Blocked,
+    End,
+}
+
+impl Output {
+    pub fn new(sink: Sink) -> Output {
+        Output { sources: Vec::new(), sink }
+    }
+
+    pub fn add(&mut self, stream: Stream, fd: OwnedFd, owner: u32, poll: &Poll) -> Result<(), Error> {
+        let part = match stream {
+            Stream::Stdout => Part::Stdout,
+            Stream::Stderr => Part::Stderr,
+        };
+        let fd = nonblocking(fd).and_then(|fd| poll.watch(fd, Token::Io(owner, part), Want::READ));
+        self.sources.push(Source { stream, fd: fd.map_err(failed("output"))? });
+        Ok(())
+    }
+
+    /// Moves a turn's worth. True = there may be more at once.
+    pub fn pump(&mut self) -> bool {
+        if let Sink::Ring(kept) = &mut self.sink
+            && kept.room.is_some()
+        {
+            kept.ring.clear_room();
+        }
+        let mut more = false;
+        let sink = &mut self.sink;
+        self.sources.retain_mut(|source| {
+            let turn = sink.take_from(source);
+            more |= matches!(turn, Turn::More);
+            let want = if matches!(turn, Turn::Blocked) { Want::NONE } else { Want::READ };
+            !matches!(turn, Turn::End) && source.fd.want(want).is_ok()
+        });
+        if self.sources.is_empty() {
+            sink.flush();
+        }
+        self.finish_if_over();
+        more
+    }
+
+    fn finish_if_over(&mut self) {
+        if let Sink::Ring(kept) = &mut self.sink
+            && self.sources.is_empty()
+            && !kept.finished
+        {
+            kept.ring.finish();
+            kept.finished = true;
+        }
+    }
+
+    pub fn is_drained(&self) -> bool {
+        let sunk = match &self.sink {
+            Sink::Nowhere => true,
+            Sink::Fifo { pending, .. } => pending.is_empty(),
+            Sink::Ring(kept) => kept.writer.is_none(),
+        };
+        self.sources.is_empty() && sunk
+    }
+
+    pub fn ring(&self) -> Option<&Ring> {
+        match &self.sink {
+            Sink::Ring(kept) => Some(&kept.ring),
+            Sink::Nowhere | Sink::Fifo { .. } => None,
+        }
+    }
+
+    pub fn writer(&self) -> Option<u32> {
+        match &self.sink {
+            Sink::Ring(kept) => kept.writer.map(i32::unsigned_abs),
+            Sink::Nowhere | Sink::Fifo { .. } => None,
+        }
+    }
+
+    /// It is reaped like any child, and not made again.
+    pub fn kill_writer(&mut self) {
+        if let Sink::Ring(kept) = &mut self.sink
+            && let Some(writer) = kept.writer
+        {
+            kept.deaths = DEATHS;
+            // It leads a process group of its own.
+            let _ = berth_sys::process::kill_group(writer.unsigned_abs());
+        }
+    }
+
+    pub fn writer_ended(&mut self, ok: bool) {
+        let Sink::Ring(kept) = &mut self.sink else { return };
+        kept.writer = None;
+        kept.deaths += 1;
+        if (!ok || !kept.finished) && kept.deaths < DEATHS {
+            // A fork that fails now leaves the output unwritten but the container running.
+            kept.writer = kept.ring.spawn().unwrap_or_default();
+        }
+    }
+}
+
+impl Sink {
+    fn take_from(&mut self, source: &mut Source) -> Turn {
+        match self {
+            Sink::Nowhere => {
+                let mut buffer = [0; RELAY];
+                for _ in 0..TURN {
+                    match read(&source.fd, &mut buffer) {
+                        Ok(0) => return Turn::End,
+                        Ok(_) => {}
+                        Err(turn) => return turn,
+                    }
+                }
+                Turn::More
+            }
+            Sink::Fifo { .. } => self.relay(source),
+            Sink::Ring(kept) => {
+                for _ in 0..TURN {
+                    let filled = kept.ring.fill(source.stream, source.fd.as_fd());
+                    kept.full = matches!(filled, Ok(Fill::Full));
+                    match filled {
+                        Ok(Fill::Read(_)) => {}
+                        Ok(Fill::Empty) => return Turn::Empty,
+                        Ok(Fill::Full) => return Turn::Blocked,
+                        Ok(Fill::Eof) | Err(_) => return Turn::End,
+                    }
+                }
+                Turn::More
+            }
+        }
+    }
+
+    fn relay(&mut self, source: &mut Source) -> Turn {
+        let mut buffer = [0; RELAY];
+        for _ in 0..TURN {
+            if !self.flush() {
+                return Turn::Blocked;
+            }
+            let Sink::Fifo { pending, .. } = self else { return Turn::End };
+            match read(&source.fd, &mut buffer) {
+                Ok(0) => return Turn::End,
+                Ok(count) => pending.extend(&buffer[..count]),
+                Err(turn) => return turn,
+            }
+        }
+        if self.flush() { Turn::More } else { Turn::Blocked }
+    }
+
+    /// Writes on what waits for the FIFO's reader. True = nothing waits.
+    fn flush(&mut self) -> bool {
+        let Sink::Fifo { fd, pending, .. } = self else { return true };
+        while !pending.is_empty() {
+            match fd.write(pending.as_slices().0) {
+                Ok(count) => drop(pending.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return fd.want(Want::WRITE).is_err();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Can't be while the hold is open; losing the bytes is better than spinning.
+                Err(_) => pending.clear(),
+            }
+        }
+        *pending = VecDeque::new();
+        fd.want(Want::NONE).is_ok()
+    }
+}
+
+/// A terminal whose last user has gone says EIO where a pipe says end of file.
+fn read(fd: &Watched, buffer: &mut [u8]) -> Result<usize, Turn> {
+    match fd.read(buffer) {
+        Ok(count) => Ok(count),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Turn::Empty),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Turn::More),
+        Err(_) => Ok(0),
+    }
+}
