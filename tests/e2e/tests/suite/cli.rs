@@ -1,0 +1,209 @@
+//! The command line `berth`, as a person or a script uses it.
+use berth_e2e::daemon::binary;
+use berth_e2e::{Daemon, Runtime, on_both, proc, until};
+use serde_json::Value;
+use std::process::{Command, Output, Stdio};
+
+on_both!(
+    run_gives_the_containers_code,
+    detached_life,
+    exec_logs_and_stop,
+    pipes,
+    update_pause_stats,
+    errors_say_what_to_do,
+    without_a_daemon
+);
+
+fn berth(d: &Daemon, args: &[&str]) -> Command {
+    let mut command = Command::new(binary("berth"));
+    command.arg("--address").arg(d.socket()).args(args).stdin(Stdio::null());
+    command
+}
+
+fn output(d: &Daemon, args: &[&str]) -> Output {
+    berth(d, args).output().expect("berth")
+}
+
+/// Its output; the command must succeed.
+fn good(d: &Daemon, args: &[&str]) -> String {
+    let output = output(d, args);
+    assert!(output.status.success(), "berth {args:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("utf-8")
+}
+
+fn json(d: &Daemon, args: &[&str]) -> Value {
+    let text = good(d, &[&["--json"], args].concat());
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+fn path(b: &berth_e2e::Bundle) -> &str {
+    b.dir.to_str().expect("utf-8")
+}
+
+/// `berth run` stays with it, shows both streams apart, and ends as it ended.
+async fn run_gives_the_containers_code(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let b = d.sh("code", "echo out; echo err >&2; exit 42");
+    let o = output(&d, &["run", "--id", "code", path(&b)]);
+    assert_eq!(o.status.code(), Some(42), "{o:?}");
+    assert_eq!(
+        (o.stdout.as_slice(), o.stderr.as_slice()),
+        (&b"out\n"[..], &b"err\n"[..])
+    );
+    let b = d.sh("gone", "kill -9 $$");
+    let o = output(&d, &["run", "--rm", "--id", "gone", path(&b)]);
+    let _ = o;
+    assert!(d.list().await.iter().all(|c| c.id != "gone"), "--rm removes it");
+    let missing = d.bundle("missing", &["/bin/no-such-command"]);
+    let o = output(&d, &["run", "--id", "missing", path(&missing)]);
+    assert_eq!(o.status.code(), Some(127), "{o:?}");
+    assert!(String::from_utf8_lossy(&o.stderr).contains("no-such-command"), "{o:?}");
+}
+
+async fn detached_life(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let b = d.sleeper("web");
+    assert_eq!(
+        good(&d, &["run", "-d", "--id", "web", "--label", "a=b", path(&b)]).trim(),
+        "web"
+    );
+    let pid = d.get("web").await.pid;
+    let table = good(&d, &["ps"]);
+    assert!(table.contains("web") && table.contains("running"), "{table}");
+    let one = &json(&d, &["inspect", "web"])[0];
+    assert_eq!(
+        (one["id"].as_str(), one["pid"].as_u64()),
+        (Some("web"), Some(pid.into())),
+        "{one}"
+    );
+    assert_eq!(one["labels"]["a"], "b");
+    assert_eq!(json(&d, &["ps"]).as_array().map(Vec::len), Some(1));
+    good(&d, &["kill", "web"]);
+    assert_eq!(good(&d, &["wait", "web"]).trim(), "137");
+    assert!(!good(&d, &["ps"]).contains("web"), "ended ones only with --all");
+    assert!(good(&d, &["ps", "--all"]).contains("web"));
+    good(&d, &["rm", "web"]);
+    assert!(d.list().await.is_empty());
+    let events = good(&d, &["--json", "events", "--history", "--since", "0"]);
+    let kinds: Vec<String> = events
+        .lines()
+        .map(|l| {
+            serde_json::from_str::<Value>(l).expect("one object a line")["kind"]
+                .as_str()
+                .expect("kind")
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(kinds, ["created", "started", "exited", "deleted"]);
+}
+
+async fn exec_logs_and_stop(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let b = d.sh(
+        "c",
+        "trap 'echo bye; exit 3' TERM; seq 1 10; echo up > /out/up; while :; do sleep 1000 & wait $!; done",
+    );
+    good(&d, &["run", "-d", "--id", "c", path(&b)]);
+    b.line("up").await;
+    let o = output(
+        &d,
+        &[
+            "exec",
+            "-e",
+            "A=1",
+            "c",
+            "/bin/sh",
+            "-c",
+            "echo $A; echo no >&2; exit 7",
+        ],
+    );
+    assert_eq!(o.status.code(), Some(7), "{o:?}");
+    assert_eq!((o.stdout.as_slice(), o.stderr.as_slice()), (&b"1\n"[..], &b"no\n"[..]));
+    assert_eq!(good(&d, &["logs", "--tail", "2", "c"]), "9\n10\n");
+    let follow = berth(&d, &["logs", "-f", "c"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("berth logs -f");
+    good(&d, &["stop", "c"]);
+    let followed = follow.wait_with_output().expect("logs -f ends with the container");
+    let all: String = (1..=10).map(|i| format!("{i}\n")).collect::<String>() + "bye\n";
+    assert_eq!(String::from_utf8(followed.stdout).expect("utf-8"), all);
+    assert_eq!(good(&d, &["wait", "c"]).trim(), "3");
+}
+
+/// Scripts pipe through it: bytes in, bytes out.
+async fn pipes(rt: Runtime) {
+    use std::io::Write;
+    let d = Daemon::start(rt).await;
+    let b = d.sh("cat", "cat");
+    let mut child = berth(&d, &["run", "-i", "--rm", "--id", "cat", path(&b)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("berth run -i");
+    let bytes: Vec<u8> = (0..500_000_u32).map(|i| (i % 251) as u8).collect();
+    let (mut stdin, data) = (child.stdin.take().expect("stdin"), bytes.clone());
+    let writer = std::thread::spawn(move || stdin.write_all(&data));
+    let output = child.wait_with_output().expect("berth");
+    writer.join().expect("join").expect("write");
+    assert!(output.status.success(), "{:?}", output.status);
+    assert!(
+        output.stdout == bytes,
+        "{} of {} bytes",
+        output.stdout.len(),
+        bytes.len()
+    );
+}
+
+async fn update_pause_stats(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let b = d.sleeper("c").memory(64 << 20);
+    good(&d, &["run", "-d", "--id", "c", path(&b)]);
+    let pid = d.get("c").await.pid;
+    good(&d, &["update", "--memory", "96m", "--memory-swap", "96m", "c"]);
+    let limit = || proc::cgroup_file(pid, "memory", "memory.limit_in_bytes", "memory.max");
+    assert_eq!(limit(), Some((96 << 20).to_string()));
+    good(&d, &["pause", "c"]);
+    assert!(good(&d, &["ps"]).contains("paused"));
+    good(&d, &["unpause", "c"]);
+    let stats = good(&d, &["--json", "stats", "--no-stream", "c"]);
+    assert!(stats.contains("memory"), "{stats}");
+    let spec = d.dir.join("spec");
+    std::fs::create_dir(&spec).expect("mkdir");
+    good(&d, &["spec", "--bundle", spec.to_str().expect("utf-8"), "/bin/true"]);
+    let written = std::fs::read_to_string(spec.join("config.json")).expect("config.json");
+    assert_eq!(
+        serde_json::from_str::<Value>(&written).expect("json")["process"]["args"][0],
+        "/bin/true"
+    );
+    good(&d, &["rm", "-f", "c"]);
+    until("it is gone", || (!proc::alive(pid)).then_some(())).await;
+}
+
+async fn errors_say_what_to_do(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    d.run(&d.sleeper("c")).await;
+    for (args, code) in [
+        (&["inspect", "nobody"][..], 1),
+        (&["stop", "nobody"], 1),
+        (&["logs", "nobody"], 1),
+        (&["rm", "c"], 1),
+        (&["exec", "nobody", "true"], 125),
+        (&["run", "/no/such/bundle"], 125),
+        (&["nonsense"], 2),
+    ] {
+        let o = output(&d, args);
+        assert_eq!(o.status.code(), Some(code), "{args:?}: {o:?}");
+        assert!(!o.stderr.is_empty() && o.stdout.is_empty(), "{args:?}: {o:?}");
+    }
+    let o = output(&d, &["rm", "c"]);
+    assert!(String::from_utf8_lossy(&o.stderr).contains("-f"), "it says how: {o:?}");
+}
+
+async fn without_a_daemon(rt: Runtime) {
+    let mut d = Daemon::start(rt).await;
+    d.terminate().await;
+    let o = output(&d, &["ps"]);
+    assert_eq!(o.status.code(), Some(1), "{o:?}");
+    assert!(String::from_utf8_lossy(&o.stderr).contains("berthd"), "{o:?}");
+}
