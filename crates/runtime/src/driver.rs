@@ -72,7 +72,7 @@ pub struct CreateArgs<'a> {
 pub struct ExecArgs<'a> {
     pub call: Call<'a>,
     pub exec_id: &'a str,
-    /// A whole OCI process object as JSON; see `Bundle::exec_process`.
+    /// A whole OCI process object as JSON; see `exec_process`.
     pub process: &'a [u8],
     pub stdio: Stdio<'a>,
 }

@@ -7,10 +7,16 @@
 //! shim's; what a failed `create` left half made is undone before the error is told; no file of ours outlives a call.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod command;
 mod driver;
 mod error;
+mod process;
+#[cfg(test)]
+mod testing;
 
+pub use bundle::{Bundle, CONFIG_LIMIT};
 pub use command::Command;
 pub use driver::{Call, CreateArgs, Created, Driver, ExecArgs, Features, State, Status, Stdio};
 pub use error::Error;
+pub use process::{Overrides, Rlimit, check_process, exec_process};

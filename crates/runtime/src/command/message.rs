@@ -102,7 +102,7 @@ mod test {
     #[test]
     fn words_become_codes() {
         use ErrorCode::*;
-        let told = |operation, line| code(operation, Path::new("/r"), "xx", line);
+        let told = |operation: &str, line: &str| code(operation, Path::new("/r"), "xx", line);
         // runc 1.1.5
         let runc = "unable to start container process: ";
         assert_eq!(told("exec", &format!("{runc}exec: \"nope\": executable file not found in $PATH")), CommandNotFound);
