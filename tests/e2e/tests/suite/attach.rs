@@ -108,7 +108,7 @@ impl Session {
         }
     }
 
-    async fn to_end(&mut self) -> v1::ExitStatus {
+    async fn finish(&mut self) -> v1::ExitStatus {
         while self.exit.is_none() {
             assert!(self.next().await, "the exit is the last message");
         }
@@ -134,7 +134,7 @@ pub async fn input_and_output(rt: Runtime) {
     let big: Vec<u8> = (0..300_000_u32).map(|i| b'a' + (i % 26) as u8).collect();
     s.act(Action::Stdin(big.clone().into())).await;
     s.act(Action::CloseStdin(true)).await;
-    assert_eq!(s.to_end().await.code, 5);
+    assert_eq!(s.finish().await.code, 5);
     let mut expected = b"hello\n".to_vec();
     expected.extend(big);
     expected.extend(b"eof\n");
@@ -157,7 +157,7 @@ pub async fn many_at_once(rt: Runtime) {
     std::fs::write(b.out("go"), "").expect("go");
     let expected: Vec<u8> = (1..=1000).flat_map(|i| format!("{i}\n").into_bytes()).collect();
     for mut s in sessions {
-        assert_eq!(s.to_end().await.code, 3);
+        assert_eq!(s.finish().await.code, 3);
         assert!(s.bytes == expected, "{} bytes, {} lost", s.bytes.len(), s.lost);
     }
 }
@@ -176,10 +176,10 @@ pub async fn resumes_by_offset(rt: Runtime) {
     std::fs::write(b.out("go"), "").expect("go");
     d.wait("res").await;
     let mut two = Session::open(&d, "res", Some(offset)).await;
-    two.to_end().await;
+    two.finish().await;
     assert_eq!(two.bytes, b"second\n");
     let mut live = Session::open(&d, "res", None).await;
-    live.to_end().await;
+    live.finish().await;
     assert_eq!(live.bytes, b"", "without an offset only what comes from now on");
 }
 
@@ -197,16 +197,16 @@ pub async fn resumes_across_daemon_restart(rt: Runtime) {
     let mut two = Session::open(&d, "re", Some(one.position())).await;
     two.until_bytes(b"second\n").await;
     std::fs::write(b.out("die"), "").expect("die");
-    two.to_end().await;
+    two.finish().await;
     assert_eq!(two.bytes, b"second\n");
 }
 
 /// What left the window is counted, not passed over.
 pub async fn loss_is_marked(rt: Runtime) {
     let d = Daemon::start(rt).await;
-    d.run_to_end(&d.sh("lost", "head -c 20000000 /dev/zero")).await;
+    d.run_finish(&d.sh("lost", "head -c 20000000 /dev/zero")).await;
     let mut s = Session::open(&d, "lost", Some(0)).await;
-    s.to_end().await;
+    s.finish().await;
     assert!(s.lost > 0, "no window holds 20 MB");
     assert_eq!(s.position(), 20_000_000);
 }
@@ -222,7 +222,7 @@ pub async fn slow_reader_stalls_nobody(rt: Runtime) {
     let mut lazy = Session::open(&d, "slow", Some(0)).await;
     std::fs::write(b.out("go"), "").expect("go");
     assert_eq!(d.wait("slow").await.code, 2);
-    assert_eq!(lazy.to_end().await.code, 2);
+    assert_eq!(lazy.finish().await.code, 2);
     assert_eq!(lazy.position(), 50_000_000);
 }
 
@@ -249,7 +249,7 @@ pub async fn terminal_and_resize(rt: Runtime) {
     );
     // Ctrl-C is the terminal's to turn into a signal.
     s.act(Action::Stdin(b"\x03".to_vec().into())).await;
-    assert_eq!(s.to_end().await.signal, 2);
+    assert_eq!(s.finish().await.signal, 2);
 }
 
 pub async fn attach_to_an_exec(rt: Runtime) {
@@ -272,7 +272,7 @@ pub async fn attach_to_an_exec(rt: Runtime) {
     let mut s = Session::try_open(&d, open).await.expect("attach");
     assert!(s.opened.terminal);
     s.act(Action::Stdin(b"hi\n".to_vec().into())).await;
-    assert_eq!(s.to_end().await.code, 9);
+    assert_eq!(s.finish().await.code, 9);
     assert!(
         s.bytes.ends_with(b"<hi>\r\n"),
         "{:?}",
