@@ -17,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
 use crate::error::{CliError, Result};
+use crate::out::complain;
 
 /// How long berthd may be away before a command gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,6 +80,7 @@ impl Client {
             since: None,
             delay: FIRST_DELAY,
             attempt: Instant::now(),
+            told: false,
         }
     }
 
@@ -175,6 +177,7 @@ pub struct Patience {
     since: Option<Instant>,
     delay: Duration,
     attempt: Instant,
+    told: bool,
 }
 
 impl Patience {
@@ -183,10 +186,16 @@ impl Patience {
         if self.attempt.elapsed() >= GOOD + self.delay {
             self.since = None;
             self.delay = FIRST_DELAY;
+            self.told = false;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() >= self.limit {
             return false;
+        }
+        // A restart takes less; more than that a person wants to know.
+        if since.elapsed() >= GOOD && !self.told {
+            self.told = true;
+            complain("berthd went away; waiting for it to come back");
         }
         tokio::time::sleep(self.delay).await;
         self.delay = (self.delay * 2).min(LAST_DELAY);

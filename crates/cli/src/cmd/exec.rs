@@ -1,12 +1,13 @@
 //! `berth exec`: one more process in a running container; its exit code is ours.
 
-use berth_wire::v1::{ExecRequest, Stdio, StdioLog, StdioNull, stdio::To};
+use berth_wire::v1::{ExecRequest, ExecResponse, Stdio, StdioLog, StdioNull, stdio::To};
 use clap::Args;
 use serde_json::json;
 
 use super::{Context, create, run};
-use crate::client::random_id;
+use crate::client::{Client, random_id};
 use crate::error::Result;
+use crate::session::fifo::{self, Fifos};
 use crate::session::{self, End, Signals, Target};
 use crate::term::DetachKeys;
 
@@ -49,14 +50,13 @@ pub struct ExecArgs {
 
 pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
     let client = context.client().await?;
-    let id = args.id;
-    let stdio = if args.detach {
-        Stdio {
-            to: Some(To::Null(StdioNull {})),
-            terminal: args.terminal,
-            ..Default::default()
-        }
+    // Without a terminal the bytes go through pipes of ours; if none can be made, through berthd.
+    let pipes = if args.detach || args.terminal {
+        None
     } else {
+        Fifos::make(args.interactive).ok()
+    };
+    let kept = || {
         create::stdio(
             StdioLog {
                 stdin: args.interactive,
@@ -66,9 +66,9 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
             args.terminal,
         )
     };
-    let request = ExecRequest {
+    let mut request = ExecRequest {
         namespace: context.namespace.clone(),
-        id: id.clone(),
+        id: args.id.clone(),
         exec_id: if args.exec_id.is_empty() {
             random_id()[..12].to_owned()
         } else {
@@ -78,46 +78,73 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
         env: environment(args.env),
         cwd: args.workdir,
         user: args.user,
-        stdio: Some(stdio),
+        stdio: Some(match &pipes {
+            Some(pipes) => pipes.stdio(),
+            None if args.detach => Stdio {
+                to: Some(To::Null(StdioNull {})),
+                terminal: args.terminal,
+                ..Default::default()
+            },
+            None => kept(),
+        }),
         request_id: random_id(),
         ..Default::default()
     };
     let exec_id = request.exec_id.clone();
-    let start = client.call("exec", &id, request, |mut stub, request| async move {
-        stub.exec(request).await
-    });
     if args.detach {
-        let response = start.await?;
+        let response = start(&client, request).await?;
         if context.out.json {
             context.out.object(
-                &json!({ "namespace": context.namespace, "id": id, "exec_id": response.exec_id, "pid": response.pid }),
+                &json!({ "namespace": context.namespace, "id": args.id, "exec_id": exec_id, "pid": response.pid }),
             )?;
         } else {
-            context.out.line(&response.exec_id)?;
+            context.out.line(&exec_id)?;
         }
         return Ok(0);
     }
     let mut signals = Signals::catch()?;
-    let end = tokio::select! {
-        biased;
-        result = start => {
-            let target = Target {
-                client: client.clone(),
-                id: id.clone(),
-                exec_id: result?.exec_id,
-                offset: Some(0),
-                stdin: args.interactive,
-                detach_keys: args.detach_keys,
-                proxy_signals: true,
-            };
-            session::run(target, signals).await
+    let started = async {
+        match (start(&client, request.clone()).await, pipes) {
+            (Ok(_), pipes) => Ok(pipes),
+            (Err(error), Some(pipes)) if pipes.is_blamed(&error) => {
+                request.stdio = Some(kept());
+                request.request_id = random_id();
+                start(&client, request).await.map(|_| None)
+            }
+            (Err(error), _) => Err(error),
         }
-        signal = signals.next_ending() => Ok(End::Signalled(signal)),
+    };
+    let pipes = tokio::select! {
+        biased;
+        result = started => result?,
+        signal = signals.next_ending() => return run::conclude(&args.id, End::Signalled(signal)),
+    };
+    let target = Target {
+        client: client.clone(),
+        id: args.id.clone(),
+        exec_id: exec_id.clone(),
+        offset: Some(0),
+        stdin: args.interactive,
+        detach_keys: args.detach_keys,
+        proxy_signals: true,
+    };
+    let end = match pipes {
+        Some(pipes) => fifo::run(target, pipes, signals).await,
+        None => session::run(target, signals).await,
     };
     if let Ok(End::Exited(_)) = end {
-        run::remove(&client, &id, &exec_id).await;
+        run::remove(&client, &args.id, &exec_id).await;
     }
-    run::conclude(&id, end?)
+    run::conclude(&args.id, end?)
+}
+
+async fn start(client: &Client, request: ExecRequest) -> Result<ExecResponse> {
+    let id = request.id.clone();
+    client
+        .call("exec", &id, request, |mut stub, request| async move {
+            stub.exec(request).await
+        })
+        .await
 }
 
 /// A name without a value is looked up here, and left out where it is not set.

@@ -6,6 +6,7 @@
 //! * No branch of the loop waits for another: a full stdout stops the reading of output but not input, signals or detaching.
 //! * The terminal is raw only while the session lives, and only if the process has a terminal and reads ours.
 
+pub mod fifo;
 mod input;
 mod output;
 mod signals;
@@ -14,9 +15,7 @@ use std::collections::VecDeque;
 
 use berth_wire::v1::attach_request::Action;
 use berth_wire::v1::attach_response::Event;
-use berth_wire::v1::{
-    AttachOpen, AttachRequest, AttachResponse, ExitStatus, OutputChunk, SignalRequest, Stream, TerminalSize,
-};
+use berth_wire::v1::{AttachOpen, AttachRequest, AttachResponse, ExitStatus, OutputChunk, Stream, TerminalSize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -25,13 +24,11 @@ pub use self::signals::Signals;
 
 use self::input::{Input, Typed};
 use self::output::Output;
-use crate::client::{Client, random_id};
+use self::signals::Proxy;
+use crate::client::Client;
 use crate::error::{CliError, Result};
 use crate::out;
 use crate::term::{self, DetachKeys, Raw};
-
-/// So many interrupts mean it: the session ends though the process does not.
-const IMPATIENT: u32 = 3;
 
 #[derive(Debug)]
 pub struct Target {
@@ -65,13 +62,13 @@ pub async fn run(target: Target, signals: Signals) -> Result<End> {
 async fn run_into(target: Target, signals: Signals, output: Output) -> Result<End> {
     let mut session = Session {
         next: target.offset,
+        proxy: Proxy::new(&target),
         target,
         signals,
         output,
         input: None,
         raw: None,
         terminal: false,
-        interrupts: 0,
         closed_stdin: false,
         sent_stdin: false,
         pending: None,
@@ -94,7 +91,7 @@ struct Session {
     raw: Option<Raw>,
     /// Whether the process has a terminal.
     terminal: bool,
-    interrupts: u32,
+    proxy: Proxy,
     closed_stdin: bool,
     sent_stdin: bool,
     /// Offset of the next byte wanted.
@@ -278,34 +275,11 @@ impl Session {
             self.resize();
             return None;
         }
-        let ends = signals::ends(signal);
-        if ends && (self.raw.is_some() || !self.target.proxy_signals) {
+        // A raw terminal makes no signals: somebody means us.
+        if self.raw.is_some() && signals::ends(signal) {
             return Some(End::Signalled(signal));
         }
-        if ends {
-            self.interrupts += 1;
-            if self.interrupts >= IMPATIENT {
-                return Some(End::Signalled(signal));
-            }
-        }
-        let (client, id) = (self.target.client.clone(), self.target.id.clone());
-        let request = SignalRequest {
-            namespace: client.namespace.clone(),
-            id: id.clone(),
-            exec_id: self.target.exec_id.clone(),
-            signal: signal.to_string(),
-            all: false,
-            request_id: random_id(),
-        };
-        // Whether it arrives is seen by what the process does.
-        tokio::spawn(async move {
-            let _ = client
-                .call("kill", &id, request, |mut stub, request| async move {
-                    stub.signal(request).await
-                })
-                .await;
-        });
-        None
+        self.proxy.pass(signal)
     }
 
     /// Until the last byte is written; a signal ends even that.

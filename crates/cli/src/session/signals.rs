@@ -3,8 +3,11 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use berth_wire::v1::SignalRequest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::{End, Target};
+use crate::client::{Client, random_id};
 use crate::error::{CliError, Result};
 
 pub const WINCH: i32 = rustix::process::Signal::WINCH.as_raw();
@@ -14,6 +17,61 @@ const USR2: i32 = rustix::process::Signal::USR2.as_raw();
 /// Whether the signal would have ended us by default and by intent; the others are only passed on.
 pub fn ends(signal: i32) -> bool {
     !matches!(signal, WINCH | USR1 | USR2)
+}
+
+/// So many interrupts mean it: the session ends though the process does not.
+const IMPATIENT: u32 = 3;
+
+/// Passes signals on to the process, as long as somebody has patience.
+pub struct Proxy {
+    client: Client,
+    id: String,
+    exec_id: String,
+    passes: bool,
+    interrupts: u32,
+}
+
+impl Proxy {
+    pub fn new(target: &Target) -> Self {
+        Self {
+            client: target.client.clone(),
+            id: target.id.clone(),
+            exec_id: target.exec_id.clone(),
+            passes: target.proxy_signals,
+            interrupts: 0,
+        }
+    }
+
+    /// The end of the session, if the signal means us.
+    pub fn pass(&mut self, signal: i32) -> Option<End> {
+        if signal == WINCH {
+            return None;
+        }
+        if ends(signal) {
+            self.interrupts += 1;
+            if !self.passes || self.interrupts >= IMPATIENT {
+                return Some(End::Signalled(signal));
+            }
+        }
+        let (client, id) = (self.client.clone(), self.id.clone());
+        let request = SignalRequest {
+            namespace: client.namespace.clone(),
+            id: id.clone(),
+            exec_id: self.exec_id.clone(),
+            signal: signal.to_string(),
+            all: false,
+            request_id: random_id(),
+        };
+        // Whether it arrives is seen by what the process does.
+        tokio::spawn(async move {
+            let _ = client
+                .call("kill", &id, request, |mut stub, request| async move {
+                    stub.signal(request).await
+                })
+                .await;
+        });
+        None
+    }
 }
 
 pub struct Signals(Vec<(i32, Signal)>);
