@@ -81,7 +81,11 @@ pub async fn writer(path: &Path) -> pipe::Sender {
 
 /// All bytes until every writer has closed. A reader that comes before any writer sees EOF: so it first waits for a byte or
 /// for `ended` (the container's exit).
-pub async fn read_all(mut from: pipe::Receiver, ended: impl Future<Output = ()>) -> Vec<u8> {
+pub async fn read_all(from: pipe::Receiver, ended: impl Future<Output = ()>) -> Vec<u8> {
+    crate::within("the FIFO's end of file", crate::LIMIT * 2, read_to_end(from, ended)).await
+}
+
+async fn read_to_end(mut from: pipe::Receiver, ended: impl Future<Output = ()>) -> Vec<u8> {
     let mut all = Vec::new();
     let mut ended = std::pin::pin!(ended);
     let mut over = false;

@@ -204,7 +204,7 @@ pub async fn resumes_across_daemon_restart(rt: Runtime) {
 /// What left the window is counted, not passed over.
 pub async fn loss_is_marked(rt: Runtime) {
     let d = Daemon::start(rt).await;
-    d.run_finish(&d.sh("lost", "head -c 20000000 /dev/zero")).await;
+    d.run_to_end(&d.sh("lost", "head -c 20000000 /dev/zero")).await;
     let mut s = Session::open(&d, "lost", Some(0)).await;
     s.finish().await;
     assert!(s.lost > 0, "no window holds 20 MB");
