@@ -13,6 +13,8 @@ on_both!(
     dump_of_live_calls,
     reload,
     modes_of_files,
+    socket_activation,
+    systemd_notify_and_watchdog,
     without_template
 );
 
@@ -200,4 +202,60 @@ async fn without_template(rt: Runtime) {
     assert_eq!(d.wait("x").await.code, 3);
     assert_eq!(d.logs("x").await, b"hi\n");
     d.check_exits().await;
+}
+
+/// systemd's socket is used as it is; the one that was asked for by flag is not made.
+async fn socket_activation(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let dir = temporary("act");
+    let socket = dir.join("a.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("listen");
+    let passed = rustix::io::fcntl_dupfd_cloexec(&listener, 10).expect("dup");
+    rustix::io::fcntl_setfd(&passed, rustix::io::FdFlags::empty()).expect("let it be inherited");
+    let mut bash = Command::new("/bin/bash");
+    let script = format!(
+        "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\" 3<&{0} {0}<&-",
+        std::os::fd::AsRawFd::as_raw_fd(&passed)
+    );
+    bash.args(["-c", &script, "bash"]).arg(binary("berthd"));
+    bash.arg("--state").arg(dir.join("s")).arg("--root").arg(dir.join("r"));
+    bash.arg("--config").arg(d.dir.join("config.toml"));
+    let mut child = bash.spawn().expect("berthd");
+    let mut api = berth_e2e::client::client(&socket);
+    within("version", LIMIT, api.version(v1::VersionRequest {}))
+        .await
+        .expect("it answers on systemd's socket");
+    proc::kill(child.id(), Signal::TERM);
+    let status = until("it ends", || child.try_wait().expect("wait")).await;
+    assert!(status.success(), "{status}");
+    assert!(socket.exists(), "the socket is systemd's");
+    std::fs::remove_dir_all(dir).expect("remove");
+}
+
+/// READY=1 once it serves, WATCHDOG=1 while it does, STOPPING=1 when it goes.
+async fn systemd_notify_and_watchdog(rt: Runtime) {
+    let dir = temporary("notify");
+    let path = dir.join("n.sock");
+    let socket = tokio::net::UnixDatagram::bind(&path).expect("bind");
+    let options = Options::new(rt)
+        .env("NOTIFY_SOCKET", path.to_str().expect("utf-8"))
+        .env("WATCHDOG_USEC", "400000");
+    let mut d = options.start().await;
+    let mut seen = String::new();
+    for wanted in ["READY=1", "WATCHDOG=1"] {
+        while !seen.contains(wanted) {
+            let mut buffer = [0; 4096];
+            let n = within(wanted, LIMIT, socket.recv(&mut buffer)).await.expect("recv");
+            seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            seen.push('\n');
+        }
+    }
+    d.terminate().await;
+    let mut buffer = [0; 4096];
+    while let Ok(n) = socket.try_recv(&mut buffer) {
+        seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    assert!(seen.contains("STOPPING=1"), "{seen}");
+    drop(d);
+    std::fs::remove_dir_all(dir).expect("remove");
 }

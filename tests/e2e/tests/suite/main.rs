@@ -9,6 +9,7 @@ mod cli;
 mod conn;
 mod daemon;
 mod debian;
+mod delete;
 mod events;
 mod exec;
 mod kill_points;
