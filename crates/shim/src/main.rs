@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             serve::silence()?;
             serve::serve(name, folder, first)
         }),
+        ["fail-points"] => return fail_points(),
         ["--version"] => {
             println!("berth-shim {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -38,6 +39,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints where BERTH_SHIM_KILL_AT can end this program, one name a line.
+fn fail_points() -> ExitCode {
+    if !cfg!(feature = "failpoints") {
+        eprintln!("berth-shim: built without the feature failpoints");
+        return ExitCode::FAILURE;
+    }
+    for name in berth_shim::stage::FAIL_POINTS.iter().flat_map(|(_, names)| *names) {
+        println!("{name}");
+    }
+    ExitCode::SUCCESS
 }
 
 fn fd(number: i32) -> Result<std::os::fd::OwnedFd, berth_shim::Error> {
