@@ -8,6 +8,7 @@
 mod config;
 mod error;
 pub mod events;
+pub mod logs;
 mod metrics;
 pub mod stats;
 mod supervisor;

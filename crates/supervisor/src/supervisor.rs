@@ -143,6 +143,11 @@ impl Supervisor {
         later("events")
     }
 
+    /// The one watcher of all logs that are followed: `inner` keeps it.
+    pub(crate) fn log_watcher(&self) -> crate::logs::Watcher {
+        crate::logs::Watcher::default()
+    }
+
     /// The configured and found runtimes, the default one first.
     pub async fn runtimes(&self) -> Vec<RuntimeInfo> {
         Vec::new()

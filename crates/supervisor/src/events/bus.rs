@@ -61,10 +61,9 @@ impl Bus {
         let record = codec::encode(&what);
         let mut state = self.inner.state();
         let number = state.journal.append(&record).map_err(|e| {
-            let code = if e.kind() == std::io::ErrorKind::StorageFull {
-                ErrorCode::Resources
-            } else {
-                ErrorCode::Internal
+            let code = match e.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::Resources,
+                _ => ErrorCode::Internal,
             };
             Error::new(code, "events", &what.key, format!("write to the event journal: {e}"))
         })?;

@@ -18,6 +18,28 @@ pub trait Journal: Send {
     fn read(&mut self, from: u64, max: usize) -> io::Result<Vec<(u64, Vec<u8>)>>;
 }
 
+impl Journal for berth_record::Journal {
+    fn epoch(&self) -> u64 {
+        self.epoch()
+    }
+
+    fn first(&self) -> u64 {
+        self.first()
+    }
+
+    fn next(&self) -> u64 {
+        self.next()
+    }
+
+    fn append(&mut self, record: &[u8]) -> io::Result<u64> {
+        self.append(record).map_err(Into::into)
+    }
+
+    fn read(&mut self, from: u64, max: usize) -> io::Result<Vec<(u64, Vec<u8>)>> {
+        berth_record::Journal::read(self, from.max(self.first()), max).map_err(Into::into)
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod memory {
     use super::*;

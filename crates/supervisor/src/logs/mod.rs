@@ -1,0 +1,185 @@
+//! Reads the logs that containers' writers keep: the last lines, since when, on and on across rotation, from a cursor.
+//!
+//! The writer is another process that knows nothing of us: whatever it has written can be read, whatever the daemon did
+//! meanwhile. Files are read on blocking threads, for a disk may hang; memory is bounded (`reader`).
+
+mod decode;
+mod files;
+mod reader;
+mod tail;
+mod watch;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use berth_core::{ErrorCode, LogFormat, StdioTo};
+
+use crate::types::{LogEntry, LogQuery};
+use crate::{Error, Supervisor};
+use files::LogCursor;
+use reader::{Filter, From, Progress, Reader};
+pub use watch::{Watched, Watcher};
+
+/// No format has a longer line: Docker's splits at 16 KiB, and each byte becomes at most 6.
+const MAX_LINE: usize = 256 << 10;
+
+/// How often a log is looked at that can't be watched (the user's inotify watches are used up).
+const POLL: Duration = Duration::from_millis(200);
+
+impl Supervisor {
+    /// What the log holds, and with `follow` what is still written, until the container has ended and all was read.
+    pub async fn logs(&self, query: LogQuery) -> Result<LogStream, Error> {
+        let refuse = |code, message: String| Err(Error::new(code, "logs", &query.key, message));
+        let cursor = match query.cursor.as_str() {
+            "" => None,
+            text => match text.parse::<LogCursor>() {
+                Ok(cursor) => Some(cursor),
+                Err(error) => return refuse(error.code(), error.to_string()),
+            },
+        };
+        let view = self.get(query.key.clone(), false).await?;
+        let log = match view.stdio.to {
+            StdioTo::Log(log) => log,
+            StdioTo::Null | StdioTo::Fifo(_) => {
+                return refuse(ErrorCode::WrongState, "its output is not kept: its stdio is not a log".into());
+            }
+        };
+        let (Some(dir), false) = (view.log_path, log.discard) else { return Ok(LogStream::empty()) };
+        let format = log.format.unwrap_or_default();
+        if format == LogFormat::Plain && (query.since != 0 || query.until != 0 || !query.streams.is_empty()) {
+            let message = "a plain log has no times and no streams: since, until and streams can't be asked of it";
+            return refuse(ErrorCode::InvalidArgument, message.into());
+        }
+        let from = match (cursor, query.tail) {
+            (Some(cursor), _) => From::Cursor(cursor),
+            (None, Some(count)) => From::Tail(count),
+            (None, None) => From::Oldest,
+        };
+        let filter = Filter { since: query.since, until: query.until, streams: query.streams.clone() };
+        let ended: Pin<Box<dyn Future<Output = ()> + Send>> = if query.follow {
+            let (supervisor, key) = (self.clone(), query.key.clone());
+            // Deleted while we followed is an end too.
+            Box::pin(async move { drop(supervisor.wait(key, None).await) })
+        } else {
+            Box::pin(std::future::ready(()))
+        };
+        // Before the first read, so that nothing is missed between it and the wait.
+        let watched = query.follow.then(|| self.log_watcher().watch(&dir)).and_then(|watched| {
+            watched
+                .inspect_err(|error| tracing::warn!(%error, dir = %dir.display(), "a log can't be watched; polling it"))
+                .ok()
+        });
+        LogStream::open(dir, format, filter, from, watched, query.follow, ended, query.key.to_string()).await
+    }
+}
+
+/// Dropping it ends the reading.
+pub struct LogStream {
+    /// `None` once everything was sent.
+    reader: Option<Reader>,
+    watched: Option<Watched>,
+    /// The container's end; ready at once for a reader that does not follow.
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    has_ended: bool,
+    until: i64,
+    id: String,
+}
+
+impl LogStream {
+    fn empty() -> Self {
+        LogStream {
+            reader: None,
+            watched: None,
+            ended: Box::pin(std::future::ready(())),
+            has_ended: true,
+            until: 0,
+            id: String::new(),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one private caller; each is a thing of its own")]
+    async fn open(
+        dir: PathBuf,
+        format: LogFormat,
+        filter: Filter,
+        from: From,
+        watched: Option<Watched>,
+        follow: bool,
+        ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+        id: String,
+    ) -> Result<Self, Error> {
+        let until = filter.until;
+        let open = move || {
+            let reader = Reader::open(dir, format, filter, from)?;
+            // Who does not follow reads what is there now, even if the container writes faster than we read.
+            if follow { Ok(reader) } else { reader.up_to_now() }
+        };
+        let reader = blocking(&id, open).await?;
+        Ok(LogStream { reader: Some(reader), watched, ended, has_ended: !follow, until, id })
+    }
+
+    /// The next entries. `None` = all was sent, or the container has ended and all was sent.
+    pub async fn next(&mut self) -> Option<Result<Vec<LogEntry>, Error>> {
+        loop {
+            let mut reader = self.reader.take()?;
+            let read = blocking(&self.id, move || reader.read().map(|(entries, progress)| (reader, entries, progress)));
+            let (reader, entries, progress) = match read.await {
+                Ok(read) => read,
+                Err(error) => return Some(Err(error)),
+            };
+            let over = match progress {
+                Progress::More => false,
+                Progress::AtEnd => self.has_ended,
+                Progress::Until => true,
+            };
+            if !over {
+                self.reader = Some(reader);
+            }
+            if !entries.is_empty() {
+                return Some(Ok(entries));
+            }
+            if progress == Progress::AtEnd && !over {
+                self.wait().await;
+            }
+        }
+    }
+
+    /// Until there may be more, or nothing more can come.
+    async fn wait(&mut self) {
+        let changed = async {
+            match &self.watched {
+                Some(watched) => watched.changed().await,
+                None => tokio::time::sleep(POLL).await,
+            }
+        };
+        let too_late = async {
+            match self.until {
+                0 => std::future::pending().await,
+                until => tokio::time::sleep(from_now(until)).await,
+            }
+        };
+        tokio::select! {
+            () = changed => {}
+            () = &mut self.ended => self.has_ended = true,
+            () = too_late => self.has_ended = true,
+        }
+    }
+}
+
+/// How long until this moment of the wall clock.
+fn from_now(at: i64) -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Duration::from_nanos(u64::try_from(at).unwrap_or(0)).saturating_sub(now)
+}
+
+async fn blocking<T: Send + 'static>(
+    id: &str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(Error::new(ErrorCode::Resources, "logs", id, format!("read the log: {error}"))),
+        Err(error) => Err(Error::new(ErrorCode::Internal, "logs", id, format!("the reading was cut short: {error}"))),
+    }
+}
