@@ -11,6 +11,7 @@ mod error;
 mod folder;
 pub mod journal;
 mod layout;
+pub mod log;
 pub mod random;
 mod scan;
 mod types;

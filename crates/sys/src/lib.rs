@@ -24,6 +24,7 @@ pub mod process;
 pub mod pty;
 pub mod random;
 pub mod socket;
+pub mod shared;
 pub mod spawn;
 pub mod time;
 pub mod timer;
