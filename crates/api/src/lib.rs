@@ -1,1 +1,15 @@
-//! api
+//! gRPC: converts requests, asks the supervisor, converts its answers back. Nothing is decided here.
+//!
+//! Invariants: a malformed request never reaches the supervisor, and its refusal names the field, the value and what is
+//! allowed. Every failure becomes a status in one place (`status`), with its `ErrorDetail`. A request that is cut, oversized or
+//! given up costs that request only, and no number of streams or resets ends a connection.
+#![forbid(unsafe_code)]
+
+mod budget;
+mod convert;
+mod serve;
+mod service;
+mod status;
+mod stream;
+
+pub use serve::{Api, CONNECTION_WINDOW, MAX_MESSAGE, MAX_STREAMS};
