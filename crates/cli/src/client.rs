@@ -360,6 +360,7 @@ mod test {
         let daemon = Daemon::start(Script {
             output: b"abcdefgh".to_vec(),
             cut_after: Some(3),
+            log: Some(berth_wire::v1::LogPolicy::Block),
             ..Script::default()
         })
         .await;

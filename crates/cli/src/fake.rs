@@ -30,6 +30,8 @@ pub struct Script {
     pub cut_after: Option<usize>,
     /// Attach begins so many bytes before what was asked for.
     pub overlap: usize,
+    /// What Get says of the container's log; none = there is no container.
+    pub log: Option<LogPolicy>,
     /// The window of Attach begins here.
     pub window: usize,
 }
@@ -181,7 +183,6 @@ refuse! {
     pause PauseRequest PauseResponse
     resume ResumeRequest ResumeResponse
     update UpdateRequest UpdateResponse
-    get GetRequest GetResponse
     list ListRequest ListResponse
     resize_terminal ResizeTerminalRequest ResizeTerminalResponse
     close_stdin CloseStdinRequest CloseStdinResponse
@@ -214,6 +215,27 @@ impl Supervisor for Fake {
         Ok(Response::new(StopResponse { exit: seven() }))
     }
 
+    async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let Some(policy) = self.0.script.log else {
+            return Err(Status::not_found("no such container"));
+        };
+        let log = StdioLog {
+            policy: policy.into(),
+            format: LogFormat::Cri.into(),
+            ..Default::default()
+        };
+        let stdio = Some(Stdio {
+            to: Some(stdio::To::Log(log)),
+            ..Default::default()
+        });
+        Ok(Response::new(GetResponse {
+            container: Some(Container {
+                stdio,
+                ..Default::default()
+            }),
+        }))
+    }
+
     async fn signal(&self, request: Request<SignalRequest>) -> Result<Response<SignalResponse>, Status> {
         self.0.see(request.into_inner().signal);
         Ok(Response::new(SignalResponse {}))
@@ -243,6 +265,9 @@ impl Supervisor for Fake {
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let request = request.into_inner();
         let from = request.cursor.parse::<usize>().map_or(0, |seen| seen + 1);
+        if self.0.script.log.is_none() {
+            return Err(Status::not_found("no such container"));
+        }
         self.0.see(format!("cursor={} tail={:?}", request.cursor, request.tail));
         let shared = self.0.clone();
         let (sender, receiver) = mpsc::channel(1);

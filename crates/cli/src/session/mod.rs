@@ -9,6 +9,7 @@
 pub mod fifo;
 mod input;
 mod output;
+mod refill;
 mod signals;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ pub use self::signals::Signals;
 
 use self::input::{Input, Typed};
 use self::output::Output;
+use self::refill::{Anchor, Refill, Shown};
 use self::signals::Proxy;
 use crate::client::Client;
 use crate::error::{CliError, Result};
@@ -69,8 +71,14 @@ async fn run_into(target: Target, signals: Signals, output: Output) -> Result<En
         input: None,
         raw: None,
         terminal: false,
+        was_opened: false,
         closed_stdin: false,
         sent_stdin: false,
+        shown: Shown::default(),
+        anchor: None,
+        from_log: false,
+        log: None,
+        exit: None,
         pending: None,
         outgoing: VecDeque::new(),
     };
@@ -92,10 +100,20 @@ struct Session {
     /// Whether the process has a terminal.
     terminal: bool,
     proxy: Proxy,
+    was_opened: bool,
     closed_stdin: bool,
     sent_stdin: bool,
     /// Offset of the next byte wanted.
     next: Option<u64>,
+    shown: Shown,
+    /// Where the log begins, of a container that was watched from its first byte.
+    anchor: Option<Anchor>,
+    /// After a loss the log is the source of output, and the window is ignored.
+    from_log: bool,
+    /// The log, until its end.
+    log: Option<Refill>,
+    /// How the process ended, while the log is still read.
+    exit: Option<ExitStatus>,
     /// Read from berthd, not yet taken by the writer. Survives a reconnect.
     pending: Option<(Stream, Vec<u8>)>,
     /// Not yet taken by the connection. Survives a reconnect.
@@ -106,6 +124,7 @@ struct Session {
 enum Stop {
     End(End),
     Broken(Status),
+    Failed(CliError),
 }
 
 impl From<Status> for Stop {
@@ -140,6 +159,7 @@ impl Session {
             };
             let status = match stop {
                 Stop::End(end) => return Ok(end),
+                Stop::Failed(error) => return Err(error),
                 Stop::Broken(status) => status,
             };
             let id = self.target.id.clone();
@@ -163,7 +183,7 @@ impl Session {
         let mut requests_open = true;
         loop {
             tokio::select! {
-                message = stream.message(), if self.pending.is_none() => {
+                message = stream.message(), if self.exit.is_none() && (self.pending.is_none() || self.log.is_some()) => {
                     let event = match message {
                         Ok(Some(response)) => response.event,
                         Ok(None) => return Stop::Broken(Status::unavailable("the stream ended before the process did")),
@@ -175,11 +195,22 @@ impl Session {
                             self.opened(opened.terminal);
                         }
                         Some(Event::Output(chunk)) => self.received(chunk),
-                        Some(Event::LostBytes(count)) => self.lost(count),
+                        Some(Event::LostBytes(count)) => self.lost(count).await,
+                        Some(Event::Exit(exit)) if self.log.is_some() => self.exit = Some(exit),
                         Some(Event::Exit(exit)) => return Stop::End(End::Exited(exit)),
                         None => {}
                     }
                 }
+                logged = logged(&mut self.log), if self.pending.is_none() => match (logged, self.exit.take()) {
+                    (Some(Ok(chunk)), exit) => {
+                        self.pending = Some(chunk);
+                        self.exit = exit;
+                    }
+                    (Some(Err(error)), _) => return Stop::Failed(error),
+                    (None, Some(exit)) => return Stop::End(End::Exited(exit)),
+                    // The log ends with the process: its exit is on its way.
+                    (None, None) => self.log = None,
+                },
                 written = self.output.write(&mut self.pending), if self.pending.is_some() => {
                     if let Err(error) = written {
                         return Stop::End(End::OutputClosed(error));
@@ -209,10 +240,14 @@ impl Session {
     fn opened(&mut self, terminal: bool) {
         self.terminal = terminal;
         self.resize();
+        let is_first = !std::mem::replace(&mut self.was_opened, true);
+        if is_first && self.target.offset == Some(0) && self.target.exec_id.is_empty() && !terminal {
+            self.anchor = Some(Anchor::find(&self.target.client, &self.target.id));
+        }
         if self.closed_stdin && !self.outgoing.contains(&Action::CloseStdin(true)) {
             self.outgoing.push_back(Action::CloseStdin(true));
         }
-        if self.sent_stdin && self.raw.is_none() {
+        if !is_first && self.sent_stdin && self.raw.is_none() {
             out::complain("berthd was restarted: input that was on its way may be lost");
         }
         if self.input.is_some() || !self.target.stdin {
@@ -231,24 +266,42 @@ impl Session {
     }
 
     fn received(&mut self, chunk: OutputChunk) {
+        if self.from_log {
+            return;
+        }
         let stream = chunk.stream();
         let mut data = Vec::from(chunk.data);
         let end = chunk.offset.saturating_add(data.len() as u64);
         if let Some(next) = self.next {
             if let Some(missing) = chunk.offset.checked_sub(next).filter(|&missing| missing > 0) {
-                self.lost(missing);
+                self.tell_loss(missing);
             }
             let seen = usize::try_from(next.saturating_sub(chunk.offset)).unwrap_or(usize::MAX);
             data.drain(..seen.min(data.len()));
         }
         self.next = Some(self.next.map_or(end, |next| next.max(end)));
         if !data.is_empty() {
+            self.shown.add(stream, data.len());
             self.pending = Some((stream, data));
         }
     }
 
-    fn lost(&mut self, count: u64) {
+    async fn lost(&mut self, count: u64) {
+        if self.from_log {
+            return;
+        }
+        if let Some(anchor) = self.anchor.take() {
+            self.log = Refill::open(&self.target.client, &self.target.id, anchor, self.shown).await;
+            if self.log.is_some() {
+                self.from_log = true;
+                return;
+            }
+        }
         self.next = self.next.map(|next| next.saturating_add(count));
+        self.tell_loss(count);
+    }
+
+    fn tell_loss(&self, count: u64) {
         let remedy = if self.target.exec_id.is_empty() {
             format!(": `berth logs {}` may have them", self.target.id)
         } else {
@@ -289,6 +342,13 @@ impl Session {
             result = self.output.finish(&mut self.pending) => result.map_err(End::OutputClosed),
             end = self.signals.next_ending() => Err(End::Signalled(end)),
         }
+    }
+}
+
+async fn logged(log: &mut Option<Refill>) -> Option<Result<(Stream, Vec<u8>)>> {
+    match log {
+        Some(log) => log.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::fake::{Daemon, Script};
+use berth_wire::v1::LogPolicy;
 
 async fn attach(script: Script) -> (Result<End>, Vec<u8>, Vec<String>) {
     let daemon = Daemon::start(script).await;
@@ -82,6 +83,37 @@ async fn a_loss_moves_the_place_on() {
     assert!(matches!(end, Ok(End::Exited(_))), "{end:?}");
     assert_eq!(written, text()[30..]);
     assert_eq!(seen, ["offset=0", "offset=40", "offset=80"]);
+}
+
+#[tokio::test]
+async fn a_loss_is_read_from_the_log() {
+    let script = Script {
+        output: text(),
+        window: 30,
+        log: Some(LogPolicy::Block),
+        ..Script::default()
+    };
+    let (end, written, seen) = attach(script).await;
+    assert!(matches!(end, Ok(End::Exited(_))), "{end:?}");
+    assert_eq!(String::from_utf8(written), String::from_utf8(text()));
+    assert_eq!(
+        seen.iter().filter(|seen| seen.starts_with("offset")).count(),
+        1,
+        "{seen:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_log_that_drops_makes_no_loss_good() {
+    let (end, written, _) = attach(Script {
+        output: text(),
+        window: 30,
+        log: Some(LogPolicy::Drop),
+        ..Script::default()
+    })
+    .await;
+    assert!(matches!(end, Ok(End::Exited(_))), "{end:?}");
+    assert_eq!(written, text()[30..]);
 }
 
 #[tokio::test]
