@@ -10,13 +10,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use berth_wire::v1::ErrorCode;
 use berth_wire::v1::supervisor_client::SupervisorClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Result, detail};
 use crate::out::complain;
 
 /// How long berthd may be away before a command gives up.
@@ -204,9 +205,12 @@ impl Patience {
     }
 }
 
-/// Whether another attempt could succeed: the connection broke, or berthd is on its way down.
-pub fn is_broken(status: &Status) -> bool {
-    status.code() == Code::Unavailable || status.source().is_some()
+/// Whether another attempt could succeed: the connection broke, or berthd is on its way down. A lost shim stays lost.
+fn is_broken(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable => detail(status).code() != ErrorCode::ShimLost,
+        _ => status.source().is_some(),
+    }
 }
 
 fn root_cause(status: &Status) -> String {

@@ -59,12 +59,7 @@ pub enum CliError {
 
 impl CliError {
     pub fn refused(operation: &'static str, id: &str, status: &Status) -> Self {
-        let detail = status
-            .metadata()
-            .get_bin("berth-error-bin")
-            .and_then(|value| value.to_bytes().ok())
-            .and_then(|bytes| ErrorDetail::decode(bytes).ok())
-            .unwrap_or_default();
+        let detail = detail(status);
         let mut message = status.message().trim().to_owned();
         if message.is_empty() {
             message = format!("{operation} {id}: {}", status.code().description());
@@ -180,6 +175,17 @@ impl CliError {
             out::stderr_line(&format!("hint: {hint}"));
         }
     }
+}
+
+/// What berthd says beyond the status; empty if it was not berthd that made it.
+pub fn detail(status: &Status) -> ErrorDetail {
+    let bytes = status
+        .metadata()
+        .get_bin("berth-error-bin")
+        .and_then(|value| value.to_bytes().ok());
+    bytes
+        .and_then(|bytes| ErrorDetail::decode(bytes).ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 
 use berth_wire::v1::{Event, EventKind, EventsRequest, EventsResponse, events_response::Item};
 use clap::Args;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::Context;
+use crate::client::Stub;
 use crate::error::{CliError, Result};
 use crate::out::{Out, complain};
 use crate::{human, json};
@@ -59,26 +60,28 @@ pub async fn events(context: &Context, args: EventsArgs) -> Result<u8> {
         out: context.out,
         request,
         last: None,
+        lagged: false,
     };
+    let mut patience = client.patience();
     loop {
         let request = reader.request.clone();
+        let open = |mut stub: Stub, request| async move { stub.events(request).await };
         let result = client
-            .stream(
-                "events",
-                "",
-                request,
-                |mut stub, request| async move { stub.events(request).await },
-                |request, response| {
-                    let flow = reader.take(response)?;
-                    request.since.clone_from(&reader.request.since);
-                    Ok(flow)
-                },
-            )
+            .stream("events", "", request, open, |request, response| {
+                let flow = reader.take(response)?;
+                request.since.clone_from(&reader.request.since);
+                Ok(flow)
+            })
             .await;
         match result {
+            Ok(()) if reader.lagged => reader.lagged = false,
             Ok(()) if args.history => return Ok(0),
-            // A lagging reader was cut off, or berthd ended the stream on its way down.
-            Ok(()) => {}
+            // berthd ended the stream on its way down.
+            Ok(()) => {
+                client
+                    .wait_or_fail(&mut patience, "events", "", Status::unavailable("the stream ended"))
+                    .await?
+            }
             Err(CliError::Refused {
                 code: Code::OutOfRange,
                 message,
@@ -89,7 +92,6 @@ pub async fn events(context: &Context, args: EventsArgs) -> Result<u8> {
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
 
@@ -98,6 +100,8 @@ struct Reader {
     request: EventsRequest,
     /// Epoch and number of the last event seen.
     last: Option<(String, u64)>,
+    /// The stream was ended because we were too slow for it.
+    lagged: bool,
 }
 
 impl Reader {
@@ -106,6 +110,7 @@ impl Reader {
             Some(Item::Event(event)) => self.event(&event)?,
             Some(Item::LaggedCursor(cursor)) => {
                 self.request.since = cursor;
+                self.lagged = true;
                 return Ok(ControlFlow::Break(()));
             }
             Some(Item::CaughtUpCursor(cursor)) => {
@@ -215,6 +220,7 @@ mod test {
             out: Out { json: true },
             request: EventsRequest::default(),
             last: None,
+            lagged: false,
         };
         let take = |reader: &mut Reader, item| reader.take(EventsResponse { item: Some(item) }).expect("stdout");
         assert!(take(&mut reader, Item::CaughtUpCursor("e1:1".into())).is_continue());

@@ -16,7 +16,9 @@ use std::collections::VecDeque;
 
 use berth_wire::v1::attach_request::Action;
 use berth_wire::v1::attach_response::Event;
-use berth_wire::v1::{AttachOpen, AttachRequest, AttachResponse, ExitStatus, OutputChunk, Stream, TerminalSize};
+use berth_wire::v1::{
+    AttachOpen, AttachRequest, AttachResponse, ErrorCode, ExitStatus, GetRequest, OutputChunk, Stream, TerminalSize,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -28,7 +30,7 @@ use self::output::Output;
 use self::refill::{Anchor, Refill, Shown};
 use self::signals::Proxy;
 use crate::client::Client;
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Result, detail};
 use crate::out;
 use crate::term::{self, DetachKeys, Raw};
 
@@ -162,6 +164,14 @@ impl Session {
                 Stop::Failed(error) => return Err(error),
                 Stop::Broken(status) => status,
             };
+            let mut status = status;
+            if detail(&status).code() == ErrorCode::ShimLost {
+                if let Some(exit) = self.exit_on_record().await? {
+                    return Ok(End::Exited(exit));
+                }
+                // berthd is about to find out, or it was the connection only: worth the same wait as a restart.
+                status = Status::unavailable(status.message());
+            }
             let id = self.target.id.clone();
             tokio::select! {
                 biased;
@@ -169,6 +179,29 @@ impl Session {
                 result = client.wait_or_fail(&mut patience, "attach", &id, status) => result?,
             }
         }
+    }
+
+    /// How the process ended, if it has. The stream of a process whose shim was killed breaks before it can say so.
+    async fn exit_on_record(&self) -> Result<Option<ExitStatus>> {
+        let Target {
+            client, id, exec_id, ..
+        } = &self.target;
+        let request = GetRequest {
+            namespace: client.namespace.clone(),
+            id: id.clone(),
+            processes: false,
+        };
+        let response = client.call("attach", id, request, |mut stub, request| async move {
+            stub.get(request).await
+        });
+        let Some(container) = response.await?.container else {
+            return Ok(None);
+        };
+        if exec_id.is_empty() {
+            return Ok(container.exit);
+        }
+        let exec = container.execs.into_iter().find(|exec| exec.exec_id == *exec_id);
+        Ok(exec.map_or(container.exit, |exec| exec.exit))
     }
 
     /// While nothing is connected a signal can't be passed on: any of them, and the detach keys, end the session.
