@@ -1,7 +1,7 @@
 //! Runs a bundle in the foreground and ends with its exit code: `cargo run -p berth-oci --example run -- BUNDLE [ID]`.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -16,13 +16,16 @@ fn main() {
     }
 }
 
-fn run(bundle: &std::path::Path, id: &str) -> Result<i32, berth_oci::OciError> {
-    let spec = berth_oci::load(bundle)?;
+fn run(bundle: &Path, id: &str) -> Result<i32, berth_oci::OciError> {
+    let root = Path::new("/run/berth-oci-example");
+    let (spec, text) = berth_oci::load(bundle)?;
     let began = std::time::Instant::now();
-    let mut created = berth_oci::create(berth_oci::CreateOptions {
+    let container = berth_oci::create(berth_oci::CreateOptions {
+        root,
         id,
         bundle,
         spec: &spec,
+        spec_text: &text,
         stdio: None,
         console: None,
         pivot: true,
@@ -30,9 +33,12 @@ fn run(bundle: &std::path::Path, id: &str) -> Result<i32, berth_oci::OciError> {
         preserve_fds: 0,
         sibling: false,
     })?;
-    created.start()?;
-    eprintln!("started in {:?}", began.elapsed());
-    let ended = berth_sys::process::wait(created.pid).ok().flatten();
-    created.cgroups.undo();
+    let created = began.elapsed();
+    container.start()?;
+    eprintln!("created in {created:?}, started in {:?}", began.elapsed());
+    let ended = berth_sys::process::wait(container.pid).ok().flatten();
+    let began = std::time::Instant::now();
+    berth_oci::delete(root, id, false)?;
+    eprintln!("deleted in {:?}", began.elapsed());
     Ok(ended.map_or(255, |ended| ended.code() as i32))
 }

@@ -12,10 +12,10 @@
 //!    │ ───────────────────────────▶ │  pivot, identity, command found
 //!    │  Ready                       │
 //!    │ ◀─────────────────────────── │
-//!    │  Start                       │
-//!    │ ───────────────────────────▶ │  execve
-//!    │  end of file = it runs       │
 //! ```
+//! Then init listens at the container's `start` socket; who connects there says `Start` and reads the end of file when the
+//! execve has closed the connection.
+//!
 //! At any point init may say `Failed` and end. End of file before `Ready` means that it was killed.
 
 use std::fs::File;
@@ -51,10 +51,6 @@ impl Channel {
 
     pub(crate) fn from_fd(fd: OwnedFd) -> Channel {
         Channel(File::from(fd))
-    }
-
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.0.into()
     }
 
     pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {

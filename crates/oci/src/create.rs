@@ -1,12 +1,14 @@
-//! Making a container: from a spec to a process that waits for its start, and the start itself.
+//! Making a container: from a spec to a process that waits for its start.
 //!
 //! Runs in a creator, a forked single-threaded process that may block and that joins namespaces without a way back. What
 //! fails undoes everything: the init process is killed, the cgroups that were made are removed.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use berth_sys::namespaces::{self, CloneOptions, Cloned, Namespaces};
+use berth_sys::process;
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use crate::cgroup::Cgroups;
@@ -15,14 +17,19 @@ use crate::error::{Context, OciError};
 use crate::hooks;
 use crate::init::{self, Inside};
 use crate::plan::Plan;
+use crate::state::{self, Container};
 
 /// What to make and how.
 #[derive(Debug)]
 pub struct CreateOptions<'a> {
+    /// Where the runtime keeps its state, a folder a container.
+    pub root: &'a Path,
     pub id: &'a str,
     /// Absolute.
     pub bundle: &'a Path,
     pub spec: &'a Spec,
+    /// The same as text, kept for `exec`.
+    pub spec_text: &'a [u8],
     /// The container's stdin, stdout and stderr; `None` = the caller's own.
     pub stdio: Option<[BorrowedFd<'a>; 3]>,
     /// A connected socket that gets the terminal's master, if `process.terminal`.
@@ -36,75 +43,54 @@ pub struct CreateOptions<'a> {
     pub sibling: bool,
 }
 
-/// A container before its start.
-#[derive(Debug)]
-pub struct Created {
-    pub pid: u32,
-    pub pidfd: OwnedFd,
-    pub cgroups: Cgroups,
-    channel: Channel,
-}
-
-impl Created {
-    /// Where [`start`] says its word; whoever holds it can start the container.
-    #[must_use]
-    pub fn into_start_fd(self) -> OwnedFd {
-        self.channel.into_fd()
-    }
-
-    /// Lets the process execve and waits until it has.
-    ///
-    /// # Errors
-    /// What kept it from running, as the process itself told.
-    pub fn start(&mut self) -> Result<(), OciError> {
-        start_on(&mut self.channel)
-    }
-}
-
-/// As [`Created::start`], by the descriptor of [`Created::into_start_fd`].
-///
-/// # Errors
-/// See there.
-pub fn start(fd: OwnedFd) -> Result<(), OciError> {
-    start_on(&mut Channel::from_fd(fd))
-}
-
-fn start_on(channel: &mut Channel) -> Result<(), OciError> {
-    channel.send(&Message::Start).step("start", "container")?;
-    match channel.receive().step("start", "container")? {
-        None => Ok(()),
-        Some(Message::Failed { exit_code, text }) => Err(OciError::Init {
-            message: text,
-            exit_code,
-        }),
-        Some(_) => Err(OciError::InitLost),
-    }
-}
-
 /// Makes the container.
 ///
 /// # Errors
 /// See [`OciError`]; nothing is left behind.
-pub fn create(options: CreateOptions<'_>) -> Result<Created, OciError> {
+pub fn create(options: CreateOptions<'_>) -> Result<Container, OciError> {
     let spec = options.spec;
     let plan = Plan::new(spec, options.id, options.bundle)?;
-    let linux = spec.linux().as_ref();
+    let folder = state::claim(options.root, options.id)?;
+    let (root, id) = (options.root, options.id);
+    create_in(folder, options, &plan).inspect_err(|_| {
+        // What kept the folder from going is what kept the container from coming: the first error is the one to tell.
+        let _ = state::forget(root, id);
+    })
+}
+
+fn create_in(folder: PathBuf, options: CreateOptions<'_>, plan: &Plan) -> Result<Container, OciError> {
+    let (id, bundle, text, sibling) = (options.id, options.bundle, options.spec_text, options.sibling);
+    let ear = state::listen(&folder)?;
+    let linux = options.spec.linux().as_ref();
     let path = linux
         .and_then(|linux| linux.cgroups_path().as_ref())
         .map(|path| path.to_string_lossy().into_owned());
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let cgroups = Cgroups::create(path.as_deref().unwrap_or(""), options.id, resources)?;
-    match make_process(options, &plan, &cgroups) {
-        Ok((pid, pidfd, channel)) => Ok(Created {
-            pid,
-            pidfd,
-            cgroups,
-            channel,
-        }),
+    let cgroups = Cgroups::create(path.as_deref().unwrap_or(""), id, resources)?;
+    let (pid, pidfd) = match make_process(options, plan, &cgroups, ear) {
+        Ok(made) => made,
         Err(error) => {
             cgroups.undo();
-            Err(error)
+            return Err(error);
         }
+    };
+    let saved = Container::new(folder, id, bundle, pid, cgroups).and_then(|container| {
+        let saved = container.save(text);
+        if saved.is_err() {
+            kill(pid, &pidfd, sibling);
+            container.cgroups.undo();
+        }
+        saved.map(|()| container)
+    });
+    saved
+}
+
+/// Ends an init process that will not be used. It may have ended by itself: then there is nothing to kill.
+fn kill(pid: u32, pidfd: &OwnedFd, sibling: bool) {
+    let _ = process::pidfd_send_signal(pidfd, berth_sys::signal::SIGKILL);
+    let _ = process::wait_until_ended(pidfd, Some(Duration::from_secs(10)));
+    if !sibling {
+        let _ = process::reap(pid);
     }
 }
 
@@ -112,7 +98,8 @@ fn make_process(
     options: CreateOptions<'_>,
     plan: &Plan,
     cgroups: &Cgroups,
-) -> Result<(u32, OwnedFd, Channel), OciError> {
+    ear: OwnedFd,
+) -> Result<(u32, OwnedFd), OciError> {
     for (kind, namespace, path) in &plan.join {
         use std::os::fd::AsFd;
         namespaces::join(namespace.as_fd(), *kind).step("join namespace", path.display())?;
@@ -132,6 +119,7 @@ fn make_process(
                 bundle: options.bundle,
                 plan,
                 channel: theirs,
+                ear,
                 console: options.console,
                 stdio: options.stdio,
                 pivot: options.pivot,
@@ -144,14 +132,9 @@ fn make_process(
             drop(theirs);
             let mut channel = ours;
             match attend(options.spec, plan, cgroups, pid, &mut channel) {
-                Ok(()) => Ok((pid, pidfd, channel)),
+                Ok(()) => Ok((pid, pidfd)),
                 Err(error) => {
-                    // It may have ended by itself: then there is nothing to kill.
-                    let _ = berth_sys::process::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
-                    let _ = berth_sys::process::wait_until_ended(&pidfd, Some(std::time::Duration::from_secs(10)));
-                    if !options.sibling {
-                        let _ = berth_sys::process::reap(pid);
-                    }
+                    kill(pid, &pidfd, options.sibling);
                     Err(error)
                 }
             }

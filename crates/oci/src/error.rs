@@ -41,6 +41,16 @@ pub enum OciError {
         path: String,
         reason: String,
     },
+    #[error("container {id} exists already")]
+    Exists { id: String },
+    #[error("container {id} does not exist")]
+    NotFound { id: String },
+    #[error("can't {operation} container {id}: it is {status}")]
+    WrongState {
+        operation: &'static str,
+        id: String,
+        status: &'static str,
+    },
     /// The init process ended before it was ready.
     #[error("the container's init process ended before it was ready")]
     InitLost,

@@ -40,7 +40,7 @@ fn run(hook: &Hook, state: &str) -> Result<(), String> {
         .write_all(state.as_bytes())
         .and_then(|()| input.rewind())
         .map_err(text)?;
-    let null = spawn::dev_null().map_err(text)?;
+    let null = berth_sys::file::dev_null().map_err(text)?;
     let (capture, errors) = Capture::new(Keep::Tail, 4096).map_err(text)?;
     let program = Program {
         path: hook.path(),

@@ -25,6 +25,8 @@ pub(crate) struct Inside<'a> {
     pub bundle: &'a Path,
     pub plan: &'a Plan,
     pub channel: Channel,
+    /// Where the start is heard: a listening socket in the container's state folder.
+    pub ear: OwnedFd,
     /// Where the terminal's master goes.
     pub console: Option<OwnedFd>,
     /// Instead of the creator's own.
@@ -113,11 +115,14 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
 /// From the finished surroundings to the execve.
 fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciError> {
     let plan = inside.plan;
-    limits::apply(process_limits(process).as_slice()).map_err(|(what, source)| OciError::Step {
+    limits::apply(process::limits(process).as_slice()).map_err(|(what, source)| OciError::Step {
         step: "set limit",
         what,
         source,
     })?;
+    if let Some(score) = process.oom_score_adj() {
+        process::set_oom_score(score)?;
+    }
     plan.scheduling.apply()?;
     limits::set_umask(process.user().umask().unwrap_or(0o022));
     let no_new_privs = process.no_new_privileges() == Some(true);
@@ -134,6 +139,7 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
     if !plan.join_first {
         inside.channel.expect(&Message::Joined)?;
     }
+    inside.channel = Channel::from_fd(berth_sys::execve::accept_root(inside.ear.as_fd()).step("wait for", "start")?);
     inside.channel.expect(&Message::Start)?;
     if let Some(all) = inside
         .spec
@@ -190,11 +196,4 @@ fn sysctls(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), OciError> {
         berth_sys::execve::write_proc(root, Path::new(&path), value).step("set sysctl", format!("{name}={value}"))?;
     }
     Ok(())
-}
-
-fn process_limits(process: &Process) -> Vec<limits::Limit> {
-    let all = process.rlimits().as_deref().unwrap_or_default();
-    all.iter()
-        .map(|limit| limits::Limit::new(&limit.typ().to_string(), limit.soft(), limit.hard()))
-        .collect()
 }

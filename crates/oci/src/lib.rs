@@ -8,8 +8,10 @@
 mod cgroup;
 mod channel;
 mod console;
+mod control;
 mod create;
 mod error;
+mod exec;
 mod hooks;
 mod init;
 mod plan;
@@ -17,12 +19,17 @@ mod process;
 mod rootfs;
 mod seccomp;
 mod spec;
+mod state;
 
 pub use cgroup::Cgroups;
-pub use create::{CreateOptions, Created, create, start};
+pub use control::{delete, list};
+pub use create::{CreateOptions, create};
 pub use error::OciError;
+pub use exec::{ExecOptions, exec};
+pub use oci_spec;
 pub use seccomp::Filter;
 pub use spec::load;
+pub use state::{Container, Status};
 
 /// The version of the OCI runtime specification that is implemented.
 pub const SPEC_VERSION: &str = "1.2.0";

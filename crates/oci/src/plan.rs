@@ -36,7 +36,7 @@ pub(crate) struct SchedulingPlan {
 }
 
 impl SchedulingPlan {
-    fn of(process: &Process) -> SchedulingPlan {
+    pub(crate) fn of(process: &Process) -> SchedulingPlan {
         let cpu = process.scheduler().as_ref().map(|wanted| Scheduling {
             policy: match wanted.policy() {
                 LinuxSchedulerPolicy::SchedOther => 0,
@@ -148,7 +148,7 @@ impl Plan {
     }
 }
 
-fn kind(kind: LinuxNamespaceType) -> Namespaces {
+pub(crate) fn kind(kind: LinuxNamespaceType) -> Namespaces {
     match kind {
         LinuxNamespaceType::Mount => Namespaces::MOUNT,
         LinuxNamespaceType::Cgroup => Namespaces::CGROUP,

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use berth_sys::credentials::{self, Capabilities};
+use berth_sys::limits::Limit;
 use oci_spec::runtime::{Capabilities as CapabilitySet, Process};
 
 use crate::error::{Context, OciError};
@@ -123,6 +124,19 @@ fn enter_cwd(cwd: &Path) -> io::Result<()> {
     } else {
         Err(io::Error::other("the working folder is outside of the container"))
     }
+}
+
+/// process.rlimits for [`berth_sys::limits::apply`].
+pub(crate) fn limits(process: &Process) -> Vec<Limit> {
+    let all = process.rlimits().as_deref().unwrap_or_default();
+    all.iter()
+        .map(|limit| Limit::new(&limit.typ().to_string(), limit.soft(), limit.hard()))
+        .collect()
+}
+
+/// process.oomScoreAdj of the calling process. Lowering it needs a right that the caller may lack: then it is an error.
+pub(crate) fn set_oom_score(score: i32) -> Result<(), OciError> {
+    berth_sys::process::set_oom_score_adj(score).step("set", format!("process.oomScoreAdj to {score}"))
 }
 
 /// A command that is ready for execve.

@@ -11,11 +11,11 @@ use crate::error::OciError;
 /// Larger than any honest config.json, small enough to be read into memory.
 const LIMIT: u64 = 16 << 20;
 
-/// Reads and checks the config.json of a bundle.
+/// Reads and checks the config.json of a bundle; answers it with its text.
 ///
 /// # Errors
 /// No bundle, no config.json, too large, not JSON, a version that this runtime does not know, a missing field.
-pub fn load(bundle: &Path) -> Result<Spec, OciError> {
+pub fn load(bundle: &Path) -> Result<(Spec, Vec<u8>), OciError> {
     let path: PathBuf = bundle.join("config.json");
     let refuse = |source| OciError::Bundle {
         path: path.display().to_string(),
@@ -37,7 +37,7 @@ pub fn load(bundle: &Path) -> Result<Spec, OciError> {
         source,
     })?;
     check(&spec)?;
-    Ok(spec)
+    Ok((spec, text))
 }
 
 fn check(spec: &Spec) -> Result<(), OciError> {

@@ -90,3 +90,40 @@ pub fn write_proc(root: BorrowedFd<'_>, path: &Path, value: &str) -> io::Result<
     rustix::io::write(&file, value.as_bytes())?;
     Ok(())
 }
+
+/// Accepts one connection of a peer that is root or the same user, ignoring others. Waits for it.
+///
+/// # Errors
+/// As accept4(2).
+pub fn accept_root(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let own = rustix::process::geteuid().as_raw();
+    rustix::io::ioctl_fionbio(listener, false)?;
+    loop {
+        let peer = rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)?;
+        let uid = peer_uid(peer.as_fd())?;
+        if uid == 0 || uid == own {
+            return Ok(peer);
+        }
+    }
+}
+
+/// SO_PEERCRED by hand: a peer outside of this pid namespace has pid 0, which rustix's type for it can't hold.
+fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut size = std::mem::size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the buffer and its size describe `credentials`.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut size,
+        )
+    })?;
+    Ok(credentials.uid)
+}

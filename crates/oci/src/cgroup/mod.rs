@@ -8,9 +8,13 @@ mod values;
 
 pub(crate) use v1::V1;
 
-use oci_spec::runtime::LinuxResources;
+use std::fs::File;
+use std::io;
 
-use crate::error::OciError;
+use oci_spec::runtime::LinuxResources;
+use serde_json::Value;
+
+use crate::error::{Context, OciError};
 
 /// The cgroups of one container under whichever hierarchy this machine has.
 #[derive(Debug)]
@@ -45,12 +49,82 @@ impl Cgroups {
         }
     }
 
-    /// Folders by controller, for the state file.
-    #[must_use]
-    pub fn paths(&self) -> Vec<(String, String)> {
+    /// Opens what a process must be written into, while the host's hierarchies can still be seen.
+    ///
+    /// # Errors
+    /// A cgroup that is gone.
+    pub(crate) fn doors(&self) -> Result<Vec<(String, File)>, OciError> {
         match self {
-            Cgroups::V1(groups) => groups.paths(),
+            Cgroups::V1(groups) => groups.doors(),
         }
+    }
+
+    /// Every process in the cgroup and below it.
+    ///
+    /// # Errors
+    /// As a read of cgroup.procs; a cgroup that is gone has none.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
+        match self {
+            Cgroups::V1(groups) => groups.processes(),
+        }
+    }
+
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        match self {
+            Cgroups::V1(groups) => groups.is_frozen(),
+        }
+    }
+
+    /// Freezes or thaws, and waits until it is so.
+    ///
+    /// # Errors
+    /// No freezer, or one that does not finish: it thaws again then.
+    pub fn freeze(&self, frozen: bool) -> Result<(), OciError> {
+        match self {
+            Cgroups::V1(groups) => groups.freeze(frozen),
+        }
+    }
+
+    /// SIGKILL to all, then thaw, so that none runs on in between.
+    ///
+    /// # Errors
+    /// As [`Cgroups::freeze`].
+    pub(crate) fn kill_frozen(&self) -> Result<(), OciError> {
+        for pid in self.processes().step("list", "frozen processes")? {
+            if let Ok(pidfd) = berth_sys::process::pidfd_open(pid) {
+                let _ = berth_sys::process::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
+            }
+        }
+        self.freeze(false)
+    }
+
+    /// # Errors
+    /// A limit that the kernel refuses, by file and value.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), OciError> {
+        match self {
+            Cgroups::V1(groups) => groups.update(resources),
+        }
+    }
+
+    /// Removes the container's cgroups with all below them. Can be repeated.
+    ///
+    /// # Errors
+    /// One that still has a process, by name.
+    pub fn remove(&self) -> Result<(), OciError> {
+        match self {
+            Cgroups::V1(groups) => groups.remove(),
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        match self {
+            Cgroups::V1(groups) => groups.to_json(),
+        }
+    }
+
+    pub(crate) fn from_json(value: &Value) -> Option<Cgroups> {
+        V1::from_json(value).map(Cgroups::V1)
     }
 }
 

@@ -1,10 +1,12 @@
 //! cgroup v1 (also the controllers of a hybrid machine): one folder a controller, one write a process and controller.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
+use serde_json::{Value, json};
 
 use super::values::{self, Setting};
 use crate::error::{Context, OciError};
@@ -109,10 +111,173 @@ impl V1 {
         }
     }
 
-    pub(crate) fn paths(&self) -> Vec<(String, String)> {
-        let pair = |group: &Group| (group.controllers.clone(), group.folder.display().to_string());
-        self.groups.iter().map(pair).collect()
+    pub(crate) fn doors(&self) -> Result<Vec<(String, File)>, OciError> {
+        let open = |group: &Group| {
+            let path = group.folder.join("cgroup.procs");
+            let opened = File::options().write(true).open(&path).step("open", path.display())?;
+            Ok((path.display().to_string(), opened))
+        };
+        self.groups.iter().map(open).collect()
     }
+
+    /// The hierarchy whose membership stands for all: the freezer's if there is one.
+    fn main(&self) -> Option<&Path> {
+        self.folder("freezer")
+            .or_else(|| self.groups.first().map(|group| group.folder.as_path()))
+    }
+
+    pub(crate) fn processes(&self) -> io::Result<Vec<u32>> {
+        let mut all = Vec::new();
+        if let Some(folder) = self.main() {
+            collect(folder, &mut all)?;
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        let state = self
+            .folder("freezer")
+            .map(|folder| fs::read_to_string(folder.join("freezer.state")));
+        // FREEZING is a pause that was asked for and is under way.
+        matches!(state, Some(Ok(state)) if state.trim() != "THAWED")
+    }
+
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), OciError> {
+        let folder = self.folder("freezer").ok_or_else(|| OciError::Unsupported {
+            what: "cgroup controller freezer (for pause)".into(),
+        })?;
+        let file = folder.join("freezer.state");
+        let (word, opposite) = if frozen {
+            ("FROZEN", "THAWED")
+        } else {
+            ("THAWED", "FROZEN")
+        };
+        let deadline = Instant::now() + FREEZE;
+        loop {
+            // v1 has no notification of this; a write also moves a freeze on that a fork has upset.
+            write(&file, word).step("set", format!("{} to {word}", file.display()))?;
+            let state = fs::read_to_string(&file).step("read", file.display())?;
+            if state.trim() == word {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let _ = write(&file, opposite);
+                return Err(io::Error::from(io::ErrorKind::TimedOut))
+                    .step("set", format!("{} to {word}", file.display()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), OciError> {
+        let settings = values::settings(resources);
+        // The kernel holds memory ≤ memory+swap at every moment: which of the two must go first depends on the old values.
+        let (memory, rest): (Vec<Setting>, Vec<Setting>) = settings
+            .into_iter()
+            .partition(|setting| setting.file.ends_with("limit_in_bytes") && !setting.file.contains("soft"));
+        self.apply(&rest)?;
+        if self.apply(&memory).is_err() {
+            let reversed: Vec<Setting> = memory.into_iter().rev().collect();
+            self.apply(&reversed)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self) -> Result<(), OciError> {
+        for group in &self.groups {
+            remove_tree(&group.folder).step("remove cgroup", group.folder.display())?;
+            // Parents that only this container needed.
+            for folder in group.made.iter().rev().filter(|folder| **folder != group.folder) {
+                let _ = fs::remove_dir(folder);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let group =
+            |group: &Group| json!({"controllers": group.controllers, "folder": group.folder, "made": group.made});
+        Value::Array(self.groups.iter().map(group).collect())
+    }
+
+    pub(crate) fn from_json(value: &Value) -> Option<V1> {
+        let path = |value: &Value| {
+            let path = PathBuf::from(value.as_str()?);
+            let plain =
+                path.starts_with(ROOT) && !path.components().any(|part| part == std::path::Component::ParentDir);
+            plain.then_some(path)
+        };
+        let group = |value: &Value| {
+            Some(Group {
+                controllers: value["controllers"].as_str()?.to_owned(),
+                folder: path(&value["folder"])?,
+                made: value["made"].as_array()?.iter().map(path).collect::<Option<_>>()?,
+            })
+        };
+        Some(V1 {
+            groups: value.as_array()?.iter().map(group).collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// How long a freeze may take.
+const FREEZE: Duration = Duration::from_secs(5);
+
+fn collect(folder: &Path, into: &mut Vec<u32>) -> io::Result<()> {
+    let text = match fs::read_to_string(folder.join("cgroup.procs")) {
+        Ok(text) => text,
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    into.extend(
+        text.lines()
+            .filter_map(|line| line.parse::<u32>().ok())
+            .filter(|pid| *pid != 0),
+    );
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), into)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // The common case first: nothing is below it.
+    match fs::remove_dir(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(_) => {}
+    }
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    // A process that has just been reaped may still count for a moment.
+    let deadline = Instant::now() + FREEZE;
+    loop {
+        match fs::remove_dir(folder) {
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(EBUSY) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+const EBUSY: i32 = 16;
+const ENODEV: i32 = 19;
+
+/// Not there, or being removed right now.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV)
 }
 
 /// Makes every missing folder down to `folder`. A new cpuset must be given cpus and memory nodes before a process may enter.

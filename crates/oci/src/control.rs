@@ -1,0 +1,189 @@
+//! Calls on a container that exists: start, signals, pause, update, delete.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use berth_sys::{process, signal};
+use oci_spec::runtime::LinuxResources;
+
+use crate::channel::{Channel, Message};
+use crate::error::{Context, OciError};
+use crate::hooks;
+use crate::state::{self, Container, Status};
+
+/// How long processes that were killed may take to leave their cgroups.
+const LEAVE: Duration = Duration::from_secs(5);
+
+impl Container {
+    /// Lets a created container's process execve, and waits until it has.
+    ///
+    /// # Errors
+    /// [`OciError::WrongState`] if it is not `created`; what kept the process from running, as it told itself.
+    pub fn start(&self) -> Result<(), OciError> {
+        let status = self.status()?;
+        if status != Status::Created {
+            return Err(self.wrong_state("start", status));
+        }
+        let mut channel = Channel::from_fd(self.connect()?);
+        channel.send(&Message::Start).step("start", &self.id)?;
+        let outcome = match channel.receive().step("start", &self.id)? {
+            None => Ok(()),
+            Some(Message::Failed { exit_code, text }) => Err(OciError::Init {
+                message: text,
+                exit_code,
+            }),
+            Some(_) => Err(OciError::InitLost),
+        };
+        self.started()?;
+        outcome?;
+        let spec = self.spec()?;
+        if let Some(all) = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref()) {
+            hooks::run_all("poststart", all, &self.state_json(Status::Running))?;
+        }
+        Ok(())
+    }
+
+    /// Signals every process in the container's cgroups. None there is success.
+    ///
+    /// # Errors
+    /// As pidfd_send_signal(2), but for a process that has just ended.
+    pub fn kill_all(&self, signal: i32) -> Result<(), OciError> {
+        for pid in self.cgroups.processes().step("list processes of", &self.id)? {
+            let Ok(pidfd) = process::pidfd_open(pid) else { continue };
+            match process::pidfd_send_signal(&pidfd, signal) {
+                Err(error) if error.raw_os_error() == Some(3) => {}
+                other => other.step("signal", pid)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`OciError::WrongState`]; a freezer that is not there or does not finish.
+    pub fn pause(&self) -> Result<(), OciError> {
+        match self.status()? {
+            Status::Running | Status::Created => self.cgroups.freeze(true),
+            other => Err(self.wrong_state("pause", other)),
+        }
+    }
+
+    /// # Errors
+    /// [`OciError::WrongState`] if it is not paused.
+    pub fn resume(&self) -> Result<(), OciError> {
+        match self.status()? {
+            Status::Paused => self.cgroups.freeze(false),
+            other => Err(self.wrong_state("resume", other)),
+        }
+    }
+
+    /// Changes limits.
+    ///
+    /// # Errors
+    /// A limit that the kernel refuses, by file and value.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), OciError> {
+        match self.status()? {
+            Status::Stopped => Err(self.wrong_state("update", Status::Stopped)),
+            _ => self.cgroups.update(resources),
+        }
+    }
+
+    fn wrong_state(&self, operation: &'static str, status: Status) -> OciError {
+        OciError::WrongState {
+            operation,
+            id: self.id.clone(),
+            status: status.name(),
+        }
+    }
+
+    /// The specification's state.
+    #[must_use]
+    pub fn state_json(&self, status: Status) -> String {
+        let pid = if status == Status::Stopped { 0 } else { self.pid };
+        serde_json::json!({
+            "ociVersion": crate::SPEC_VERSION,
+            "id": self.id,
+            "status": status.name(),
+            "pid": pid,
+            "bundle": self.bundle,
+        })
+        .to_string()
+    }
+}
+
+/// Removes a container: its processes with `force`, its cgroups, its folder. Can be repeated; an unknown id is success.
+///
+/// # Errors
+/// [`OciError::WrongState`] if it runs and `force` is not given; a cgroup that can't be removed, by name.
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError> {
+    let container = match Container::load(root, id) {
+        Ok(container) => container,
+        // A create that was killed leaves a folder without a state: there is nothing else to find.
+        Err(OciError::NotFound { .. }) => return state::forget(root, id),
+        Err(error) => return Err(error),
+    };
+    let status = container.status()?;
+    if status != Status::Stopped && !force && status != Status::Created {
+        return Err(container.wrong_state("delete", status));
+    }
+    if status == Status::Paused {
+        // A frozen process does not die.
+        container.cgroups.kill_frozen()?;
+    }
+    if let Some(init) = container.init()? {
+        process::pidfd_send_signal(&init, signal::SIGKILL).step("kill", id)?;
+        process::wait_until_ended(&init, Some(LEAVE)).step("wait for", id)?;
+    }
+    empty(&container)?;
+    container.cgroups.remove()?;
+    if let Ok(spec) = container.spec()
+        && let Some(all) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref())
+    {
+        // The container is gone whatever a hook says; what it says is for its own log.
+        for hook in all {
+            let _ = hooks::run_all(
+                "poststop",
+                std::slice::from_ref(hook),
+                &container.state_json(Status::Stopped),
+            );
+        }
+    }
+    state::forget(root, id)
+}
+
+/// Kills what the init process left in the cgroups (without a pid namespace of its own it may leave something).
+fn empty(container: &Container) -> Result<(), OciError> {
+    let deadline = Instant::now() + LEAVE;
+    loop {
+        let left = container.cgroups.processes().step("list processes of", &container.id)?;
+        let Some(pid) = left.first().copied() else {
+            return Ok(());
+        };
+        if Instant::now() > deadline {
+            return Err(io::Error::from(io::ErrorKind::TimedOut)).step("wait for the end of process", pid);
+        }
+        container.kill_all(signal::SIGKILL)?;
+        if let Ok(pidfd) = process::pidfd_open(pid) {
+            let _ = process::wait_until_ended(&pidfd, Some(Duration::from_millis(100)));
+        }
+    }
+}
+
+/// Ids below `root`, in order.
+///
+/// # Errors
+/// As readdir(3); a root that is not there has none.
+pub fn list(root: &Path) -> Result<Vec<String>, OciError> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).step("list", root.display()),
+    };
+    let mut ids: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    ids.sort();
+    Ok(ids)
+}

@@ -1,0 +1,191 @@
+//! One more process in a container that runs: its namespaces joined, its cgroups entered, its identity taken.
+//!
+//! Runs in a creator. Invariants: the init process is opened once, by pidfd with its start time checked, and namespaces
+//! are joined through that; cgroups are opened before the host's hierarchies go out of sight; the container's seccomp
+//! filter is on the new process too.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use berth_sys::limits;
+use berth_sys::namespaces::{self, CloneOptions, Cloned, Namespaces};
+use berth_sys::{credentials, process as proc};
+use oci_spec::runtime::{LinuxNamespaceType, Process};
+
+use crate::channel::{Channel, Message};
+use crate::console;
+use crate::error::{Context, OciError};
+use crate::plan::SchedulingPlan;
+use crate::process::{self, Command};
+use crate::seccomp::Filter;
+use crate::state::{Container, Status};
+
+/// What to start.
+#[derive(Debug)]
+pub struct ExecOptions<'a> {
+    pub process: &'a Process,
+    /// Its stdin, stdout and stderr; `None` = the caller's own.
+    pub stdio: Option<[BorrowedFd<'a>; 3]>,
+    /// A connected socket that gets the terminal's master, if `process.terminal`.
+    pub console: Option<OwnedFd>,
+    /// How many descriptors from 3 on the process keeps.
+    pub preserve_fds: u32,
+    /// The process becomes the child of the caller's parent.
+    pub sibling: bool,
+}
+
+/// Starts the process and answers its pid once it was exec'ed.
+///
+/// # Errors
+/// [`OciError::WrongState`] if the container does not run; what kept the process from running, as it told itself.
+pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciError> {
+    let wrong = |status: Status| OciError::WrongState {
+        operation: "exec in",
+        id: container.id.clone(),
+        status: status.name(),
+    };
+    match container.status()? {
+        Status::Running | Status::Created => {}
+        other => return Err(wrong(other)),
+    }
+    let spec = container.spec()?;
+    let linux = spec.linux().as_ref();
+    let seccomp = linux
+        .and_then(|linux| linux.seccomp().as_ref())
+        .map(Filter::compile)
+        .transpose()?;
+    let doors = container.cgroups.doors()?;
+    let init = container.init()?.ok_or_else(|| wrong(Status::Stopped))?;
+    let scheduling = SchedulingPlan::of(options.process);
+
+    // Every namespace that config.json gave the container; the others are the host's, and so is this process.
+    let mut kinds = Namespaces::empty();
+    for namespace in linux
+        .and_then(|linux| linux.namespaces().as_ref())
+        .into_iter()
+        .flatten()
+    {
+        kinds = kinds.union(crate::plan::kind(namespace.typ()));
+    }
+    namespaces::join(init.as_fd(), kinds).step("join namespaces of", &container.id)?;
+    let maps_users = linux
+        .and_then(|linux| linux.namespaces().as_ref())
+        .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User));
+
+    let (mut ours, theirs) = Channel::pair().step("make", "socketpair")?;
+    let clone = CloneOptions {
+        namespaces: Namespaces::empty(),
+        sibling: options.sibling,
+        cgroup: None,
+    };
+    match namespaces::clone_process(clone).step("clone", "process")? {
+        Cloned::Child => {
+            drop(ours);
+            run(options, theirs, seccomp.as_ref(), &scheduling, maps_users)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            let done = attend(&mut ours, &doors, pid);
+            if done.is_err() {
+                let _ = proc::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
+                let _ = proc::wait_until_ended(&pidfd, Some(std::time::Duration::from_secs(10)));
+                if !options.sibling {
+                    let _ = proc::reap(pid);
+                }
+            }
+            done.map(|()| pid)
+        }
+    }
+}
+
+fn attend(channel: &mut Channel, doors: &[(String, std::fs::File)], pid: u32) -> Result<(), OciError> {
+    for (path, door) in doors {
+        let mut door: &std::fs::File = door;
+        door.write_all(pid.to_string().as_bytes()).step("join cgroup", path)?;
+    }
+    channel.send(&Message::Joined).step("talk to", "process")?;
+    channel.expect(&Message::Ready)?;
+    // End of file: the execve closed it.
+    match channel.receive().step("talk to", "process")? {
+        None => Ok(()),
+        Some(Message::Failed { exit_code, text }) => Err(OciError::Init {
+            message: text,
+            exit_code,
+        }),
+        Some(_) => Err(OciError::InitLost),
+    }
+}
+
+fn run(
+    options: ExecOptions<'_>,
+    mut channel: Channel,
+    seccomp: Option<&Filter>,
+    scheduling: &SchedulingPlan,
+    maps_users: bool,
+) -> ! {
+    let error = match become_process(options, &mut channel, seccomp, scheduling, maps_users) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    let failed = Message::Failed {
+        exit_code: error.exit_code(),
+        text: error.to_string(),
+    };
+    // If the creator is gone there is nobody to tell.
+    let _ = channel.send(&failed);
+    proc::exit_now(i32::from(error.exit_code()))
+}
+
+fn become_process(
+    options: ExecOptions<'_>,
+    channel: &mut Channel,
+    seccomp: Option<&Filter>,
+    scheduling: &SchedulingPlan,
+    maps_users: bool,
+) -> Result<Infallible, OciError> {
+    let process = options.process;
+    if let Some(stdio) = options.stdio {
+        berth_sys::execve::set_stdio(stdio).step("set", "standard descriptors")?;
+    }
+    limits::close_on_exec_from(3 + options.preserve_fds).step("close", "file descriptors")?;
+    channel.expect(&Message::Joined)?;
+    limits::new_session().step("start", "session")?;
+    if maps_users {
+        credentials::set_uid(0).step("become", "root of the user namespace")?;
+        credentials::set_groups(0, &[]).step("become", "root of the user namespace")?;
+    }
+    if let Some(socket) = &options.console {
+        console::set_up_exec(socket.as_fd(), process)?;
+    }
+    limits::apply(process::limits(process).as_slice()).map_err(|(what, source)| OciError::Step {
+        step: "set limit",
+        what,
+        source,
+    })?;
+    if let Some(score) = process.oom_score_adj() {
+        process::set_oom_score(score)?;
+    }
+    scheduling.apply()?;
+    limits::set_umask(process.user().umask().unwrap_or(0o022));
+    let no_new_privs = process.no_new_privileges() == Some(true);
+    if no_new_privs {
+        credentials::no_new_privs().step("set", "no_new_privs")?;
+    }
+    if !no_new_privs && let Some(filter) = seccomp {
+        filter.install()?;
+    }
+    process::become_user(process, true)?;
+    let command = Command::find(process)?;
+    channel.send(&Message::Ready).step("report", "ready")?;
+    if no_new_privs && let Some(filter) = seccomp {
+        filter.install()?;
+    }
+    let source = berth_sys::execve::replace(&command.path, &command.args, &command.env);
+    let name = command
+        .args
+        .first()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Err(OciError::CommandNotExecutable { command: name, source })
+}
