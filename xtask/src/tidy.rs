@@ -119,8 +119,8 @@ fn says_why_it_sleeps(source: &Source<'_>) -> Option<String> {
         let code = line.split("//").next().unwrap_or_default();
         code.contains("sleep(") && !code.contains("fn sleep(")
     };
-    let bare = |index: &usize| !lines[*index].contains("//") && !(*index > 0 && lines[index - 1].contains("//"));
-    let line = (0..code).find(|index| sleeps(lines[*index]) && bare(index))?;
+    let comment = |index: usize| lines[index].contains("//") || (index > 0 && lines[index - 1].contains("//"));
+    let line = (0..code).find(|index| sleeps(lines[*index]) && !comment(*index))?;
     Some(format!(
         "line {} sleeps and has no comment that says why no fact can be waited for",
         line + 1
