@@ -66,7 +66,8 @@ impl Decoder {
             let line = self.at..end;
             (self.at, self.searched) = (end, end);
             let taken = line.len() as u64;
-            let entry = if std::mem::take(&mut self.skipping) { None } else { self.parse(line) };
+            let whole = !std::mem::take(&mut self.skipping);
+            let entry = whole.then(|| parse_line(self.format, &self.buffer[line])).flatten();
             match entry {
                 Some((time, stream, data)) => {
                     let file_len = taken + std::mem::take(&mut self.pending_skip);
@@ -116,14 +117,14 @@ impl Decoder {
             self.skipping = true;
         }
     }
+}
 
-    fn parse(&self, line: std::ops::Range<usize>) -> Option<(i64, Stream, Vec<u8>)> {
-        let line = &self.buffer[line];
-        match self.format {
-            Format::Plain => Some((0, Stream::Stdout, line.to_vec())),
-            Format::Cri => parse_cri(&line[..line.len() - 1]),
-            Format::Json => parse_json(line),
-        }
+/// Time, stream and bytes of one line of a file, given with its newline. None = not an entry of this format.
+pub fn parse_line(format: Format, line: &[u8]) -> Option<(i64, Stream, Vec<u8>)> {
+    match format {
+        Format::Plain => Some((0, Stream::Stdout, line.to_vec())),
+        Format::Cri => parse_cri(line.strip_suffix(b"\n")?),
+        Format::Json => parse_json(line),
     }
 }
 

@@ -18,32 +18,18 @@ mod decode;
 mod json;
 mod time;
 
-pub use decode::{Decoder, ENTRY_LIMIT, Entry};
+pub use berth_core::{LogFormat as Format, Stream};
+pub use decode::{Decoder, ENTRY_LIMIT, Entry, parse_line};
 pub use json::unfinished;
 pub use time::{format_time, parse_time};
 
 /// The most bytes of output in one entry; longer lines are split. Kubernetes's and Docker's limit.
 pub const PIECE: usize = 16 << 10;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Cri,
-    Json,
-    Plain,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stream {
-    Stdout,
-    Stderr,
-}
-
-impl Stream {
-    pub fn name(self) -> &'static str {
-        match self {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        }
+fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
     }
 }
 

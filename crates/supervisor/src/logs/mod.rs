@@ -21,9 +21,6 @@ use files::LogCursor;
 use reader::{Filter, From, Progress, Reader};
 pub use watch::{Watched, Watcher};
 
-/// No format has a longer line: Docker's splits at 16 KiB, and each byte becomes at most 6.
-const MAX_LINE: usize = 256 << 10;
-
 /// How often a log is looked at that can't be watched (the user's inotify watches are used up).
 const POLL: Duration = Duration::from_millis(200);
 

@@ -7,8 +7,8 @@ use std::io;
 use std::path::PathBuf;
 
 use berth_core::{LogFormat, Stream};
+use berth_record::log::ENTRY_LIMIT;
 
-use super::MAX_LINE;
 use super::decode::decode;
 use super::files::{End, LogCursor, LogFile};
 use crate::types::LogEntry;
@@ -237,7 +237,7 @@ impl Reader {
                 return Ok(false);
             }
             if line.time >= *since && (streams.is_empty() || streams.contains(&line.stream)) {
-                let (time, stream, data) = (line.time, line.stream, line.data.into_owned());
+                let (time, stream, data) = (line.time, line.stream, line.data);
                 let cursor = place.file.cursor(end)?.to_string();
                 let gap = std::mem::take(&mut self.gap);
                 batch.push(LogEntry { time, stream, data, cursor, gap });
@@ -259,7 +259,7 @@ fn next_line(place: &mut Place, format: LogFormat) -> Option<usize> {
     match format {
         LogFormat::Plain => (held >= PLAIN_PART).then_some(PLAIN_PART),
         LogFormat::Cri | LogFormat::Json => {
-            if held > MAX_LINE {
+            if held > ENTRY_LIMIT {
                 place.consume(held);
                 place.skipping = true;
             }

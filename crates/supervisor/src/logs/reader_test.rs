@@ -149,7 +149,7 @@ fn torn_tails_and_garbage_break_nothing() {
     let log = Log::new(3);
     log.lines(1..=2);
     log.raw(b"garbage\n\n\0\xff\n1970-01-01T00:00:00Z stdout X no tag\n");
-    log.raw(vec![b'x'; 3 * MAX_LINE]);
+    log.raw(vec![b'x'; 3 * ENTRY_LIMIT]);
     log.raw("\n");
     log.line(3, "stdout", "F");
     log.raw("1970-01-01T00:00:04.0Z stdo");

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use berth_core::{LogFormat, Stream};
+use berth_record::log::ENTRY_LIMIT;
 
-use super::MAX_LINE;
 use super::decode::decode;
 use super::files::LogFile;
 
@@ -84,7 +84,7 @@ impl<'a> Backward<'a> {
         }
         let start = self.start_of_line(self.end - 1)?;
         let length = self.end - start;
-        let bytes = if length <= MAX_LINE as u64 { Some(self.bytes(start, length as usize)?) } else { None };
+        let bytes = if length <= ENTRY_LIMIT as u64 { Some(self.bytes(start, length as usize)?) } else { None };
         self.end = start;
         Ok(Some((start, bytes)))
     }
