@@ -107,7 +107,7 @@ fn says_why_it_is_long(source: &Source<'_>) -> Option<String> {
 
 /// Waiting is for a fact. A sleep outside tests needs a comment on its line or the line above.
 fn says_why_it_sleeps(source: &Source<'_>) -> Option<String> {
-    let tests = ["/tests/", "/test.rs", "/fake.rs"];
+    let tests = ["/tests/", "/test.rs", "_test.rs", "/fake.rs"];
     if source.path.starts_with("tests/") || tests.iter().any(|part| source.path.contains(part)) {
         return None;
     }
