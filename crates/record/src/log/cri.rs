@@ -1,6 +1,6 @@
 //! The CRI format, written.
 
-use super::{Stream, first_piece, time::format_time};
+use super::{Stream, first_piece, stream_name, time::format_time};
 
 /// Time, two blanks around the stream, tag, blank.
 const HEAD: usize = 30 + 1 + 6 + 1 + 1 + 1;
@@ -10,7 +10,7 @@ pub(super) fn encode(out: &mut Vec<u8>, limit: usize, stream: Stream, time: i64,
     // One head for all lines of a read: they came at the same time.
     let mut head = [b' '; HEAD];
     head[..30].copy_from_slice(&format_time(time));
-    head[31..37].copy_from_slice(stream.name().as_bytes());
+    head[31..37].copy_from_slice(stream_name(stream).as_bytes());
     let mut done = 0;
     while done < input.len() {
         let (piece, ended) = first_piece(&input[done..]);

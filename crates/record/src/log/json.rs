@@ -1,7 +1,7 @@
 //! Docker's json-file format, written byte for byte as Docker's `jsonlog` package does (keys in its order, `<`, `>`, `&`,
 //! U+2028 and U+2029 escaped, trailing zeros of the time cut).
 
-use super::{PIECE, Stream, first_piece, time::format_time};
+use super::{PIECE, Stream, first_piece, stream_name, time::format_time};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -10,7 +10,7 @@ pub(super) fn encode(out: &mut Vec<u8>, limit: usize, stream: Stream, time: i64,
     let time = format_time(time);
     let mut tail = Vec::with_capacity(70);
     tail.extend_from_slice(b"\",\"stream\":\"");
-    tail.extend_from_slice(stream.name().as_bytes());
+    tail.extend_from_slice(stream_name(stream).as_bytes());
     tail.extend_from_slice(b"\",\"time\":\"");
     tail.extend_from_slice(go_time(&time));
     tail.extend_from_slice(b"Z\"}\n");
