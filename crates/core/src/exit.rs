@@ -84,15 +84,21 @@ impl ExitStatus {
     }
 }
 
-impl fmt::Display for ExitReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl ExitReason {
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Exited => "exited",
             Self::Signaled => "signaled",
             Self::Oom => "oom",
             Self::StartFailed => "start-failed",
             Self::Lost => "lost",
             Self::Reboot => "reboot",
-        })
+        }
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

@@ -93,7 +93,11 @@ impl Config {
 
 impl Default for StartConfig {
     fn default() -> Self {
-        Self { concurrency: 10, queue_limit: 100_000, timeout: Duration::from_secs(60) }
+        Self {
+            concurrency: 10,
+            queue_limit: 100_000,
+            timeout: Duration::from_secs(60),
+        }
     }
 }
 
@@ -123,6 +127,9 @@ impl ShimConfig {
 
 impl Default for EventsConfig {
     fn default() -> Self {
-        Self { keep: 100_000, keep_bytes: 16 << 20 }
+        Self {
+            keep: 100_000,
+            keep_bytes: 16 << 20,
+        }
     }
 }

@@ -5,17 +5,36 @@
 //! `berth_core::state` and nowhere else.
 #![forbid(unsafe_code)]
 
+mod bundle;
+mod calls;
 mod config;
+mod container;
+mod deps;
+mod env;
 mod error;
 pub mod events;
+mod gate;
 pub mod logs;
 mod metrics;
+mod open;
+mod processes;
+mod reply;
+mod resources;
+mod run;
+mod runtimes;
+mod shim;
+mod stage;
 pub mod stats;
+mod store;
 mod supervisor;
 mod types;
 
 pub use config::{Config, EventsConfig, Runtime, RuntimeConfig, ShimConfig, StartConfig};
+pub use deps::{BoxFuture, Clock, Forked, ShimProcess, Shims, Stream as ShimStream, SystemClock};
 pub use error::Error;
 pub use metrics::{BUCKETS_US, Histogram, Metrics};
+pub use open::Deps;
+pub use shim::Launcher;
+pub use stage::FAIL_POINTS;
 pub use supervisor::Supervisor;
 pub use types::*;

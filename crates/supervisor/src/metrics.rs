@@ -19,7 +19,10 @@ pub struct Histogram {
 impl Histogram {
     pub fn observe(&mut self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_US.iter().position(|bound| us <= *bound).unwrap_or(BUCKETS_US.len());
+        let bucket = BUCKETS_US
+            .iter()
+            .position(|bound| us <= *bound)
+            .unwrap_or(BUCKETS_US.len());
         self.counts[bucket] += 1;
         self.sum += duration;
     }

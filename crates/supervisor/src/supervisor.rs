@@ -5,177 +5,433 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_core::{ContainerKey, ErrorCode, ExecId, ExitStatus, Namespace, RequestId, Signal, TerminalSize};
+use berth_record::{Folder, Lock};
+use berth_wire::shim as wire;
 
+use crate::container::{Handle, Wish};
+use crate::env::{EXITS, Env, STAGES};
+use crate::events::Bus;
+use crate::logs::Watcher;
+use crate::reply::{Answer, Begun, Reply, Requests};
 use crate::types::*;
-use crate::{Config, Error, Metrics};
+use crate::{Config, Error, Metrics, resources, runtimes, shim};
 
 /// Cheap to clone. Every method may be called from any task; dropping its future gives the call up: a start that is still
 /// queued is then dropped, everything that has begun completes.
 #[derive(Clone)]
 pub struct Supervisor {
-    #[expect(dead_code)]
-    inner: Arc<()>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-fn later<T>(operation: &'static str) -> Result<T, Error> {
-    Err(Error::new(ErrorCode::Internal, operation, "", "not built yet"))
+pub(crate) struct Inner {
+    pub(crate) env: Arc<Env>,
+    pub(crate) methods: Methods,
+    pub(crate) watcher: Watcher,
+    /// Held as long as this supervisor lives.
+    #[expect(dead_code, reason = "its drop is what matters")]
+    pub(crate) lock: Option<Lock>,
+}
+
+/// Request ids by method.
+pub(crate) struct Methods {
+    pub(crate) run: Requests<Started>,
+    pub(crate) create: Requests<Started>,
+    start: Requests<u32>,
+    exec: Requests<ExecStarted>,
+    signal: Requests<()>,
+    stop: Requests<ExitStatus>,
+    delete: Requests<Deleted>,
+    pause: Requests<()>,
+    resume: Requests<()>,
+    update: Requests<()>,
+    resize: Requests<()>,
+    close_stdin: Requests<()>,
+    attach: Requests<Arc<Folder>>,
+    ask: Requests<wire::StateResponse>,
+    probe: Requests<()>,
+}
+
+impl Methods {
+    pub(crate) fn new() -> Self {
+        Self {
+            run: Requests::new("run"),
+            create: Requests::new("create"),
+            start: Requests::new("start"),
+            exec: Requests::new("exec"),
+            signal: Requests::new("signal"),
+            stop: Requests::new("stop"),
+            delete: Requests::new("delete"),
+            pause: Requests::new("pause"),
+            resume: Requests::new("resume"),
+            update: Requests::new("update"),
+            resize: Requests::new("resize-terminal"),
+            close_stdin: Requests::new("close-stdin"),
+            attach: Requests::new("attach"),
+            ask: Requests::new("get"),
+            probe: Requests::new("probe"),
+        }
+    }
+}
+
+fn text(request: &Option<RequestId>) -> String {
+    request.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
 impl Supervisor {
-    /// Locks the state folder, indexes what is in it and begins to adopt it in the background. After it returned, calls may
-    /// be served: one that names a container not yet adopted waits for it.
-    pub async fn open(_config: Config) -> Result<Self, Error> {
-        later("open")
+    pub(crate) fn env(&self) -> &Arc<Env> {
+        &self.inner.env
     }
 
-    pub async fn run(&self, _spec: RunSpec, _request: Option<RequestId>) -> Result<Started, Error> {
-        later("run")
+    /// What `events` reads.
+    pub(crate) fn bus(&self) -> Result<&Bus, Error> {
+        Ok(&self.env().bus)
     }
 
-    pub async fn create(&self, _spec: RunSpec, _request: Option<RequestId>) -> Result<Started, Error> {
-        later("create")
+    /// The one watcher of all logs that are followed.
+    pub(crate) fn log_watcher(&self) -> &Watcher {
+        &self.inner.watcher
     }
 
-    /// Answers the pid.
-    pub async fn start(&self, _key: ContainerKey, _request: Option<RequestId>) -> Result<u32, Error> {
-        later("start")
+    fn methods(&self) -> &Methods {
+        &self.inner.methods
+    }
+
+    fn unknown(operation: &'static str, key: &ContainerKey) -> Error {
+        let message = format!("no such container in namespace {}", key.namespace);
+        Error::new(ErrorCode::NotFound, operation, key, message)
+    }
+
+    fn find(&self, operation: &'static str, key: &ContainerKey) -> Result<Handle, Error> {
+        self.env()
+            .registry
+            .get(key)
+            .ok_or_else(|| Self::unknown(operation, key))
+    }
+
+    /// Hands a wish to the container and waits for its answer.
+    async fn ask<T: Clone + Send + Sync + 'static>(
+        &self,
+        requests: &Requests<T>,
+        key: &ContainerKey,
+        request: Option<RequestId>,
+        wish: impl FnOnce(Reply<T>) -> Wish,
+    ) -> Result<T, Error> {
+        let operation = requests.operation();
+        let call = Arc::new(self.env().calls.enter(operation, Some(key)));
+        let (reply, answer): (_, Answer<T>) = match requests.begin(key, request)? {
+            Begun::New(reply, answer) => (reply.with_call(call), answer),
+            Begun::Known(answer) => return answer.get().await,
+        };
+        let unknown = Self::unknown(operation, key);
+        match self.env().registry.get(key) {
+            Some(handle) => {
+                if let Err(wish) = handle.wish(wish(reply)).await {
+                    wish.fail(unknown);
+                }
+            }
+            None => wish(reply).fail(unknown),
+        }
+        answer.get().await
+    }
+
+    /// Starts a created container; answers its pid.
+    pub async fn start(&self, key: ContainerKey, request: Option<RequestId>) -> Result<u32, Error> {
+        if let (Some(request), Some(handle)) = (&request, self.env().registry.get(&key))
+            && let Some(snapshot) = handle.snapshot().await
+            && snapshot.start_request_id == request.as_str()
+        {
+            // Started by this request, before a restart of the daemon.
+            return Ok(snapshot.view.pid);
+        }
+        if self.env().is_closing() {
+            return Err(Error::new(
+                ErrorCode::ShuttingDown,
+                "start",
+                &key,
+                "the daemon is shutting down",
+            ));
+        }
+        let request_id = text(&request);
+        self.ask(&self.methods().start, &key, request, |reply| Wish::Start {
+            request_id,
+            reply,
+        })
+        .await
     }
 
     pub async fn exec(
         &self,
-        _key: ContainerKey,
-        _spec: ExecSpec,
-        _request: Option<RequestId>,
+        key: ContainerKey,
+        spec: ExecSpec,
+        request: Option<RequestId>,
     ) -> Result<ExecStarted, Error> {
-        later("exec")
+        if let (Some(request), Some(handle)) = (&request, self.env().registry.get(&key))
+            && let Some(snapshot) = handle.snapshot().await
+            && let Some((_, exec)) = snapshot.exec_requests.iter().find(|(r, _)| r == request.as_str())
+            && let Some(view) = snapshot.view.execs.iter().find(|e| e.exec_id == *exec)
+            // One that is being started answers by its request id.
+            && view.started_at != 0
+        {
+            return Ok(ExecStarted {
+                pid: view.pid,
+                exec_id: exec.clone(),
+            });
+        }
+        let request_id = text(&request);
+        self.ask(&self.methods().exec, &key, request, |reply| Wish::Exec {
+            spec,
+            request_id,
+            reply,
+        })
+        .await
     }
 
+    /// Sends a signal to the init, to one exec, or with `all` to every process of the container.
     pub async fn signal(
         &self,
-        _key: ContainerKey,
-        _exec: Option<ExecId>,
-        _signal: Signal,
-        _all: bool,
-        _request: Option<RequestId>,
+        key: ContainerKey,
+        exec: Option<ExecId>,
+        signal: Signal,
+        all: bool,
+        request: Option<RequestId>,
     ) -> Result<(), Error> {
-        later("signal")
+        let request_id = text(&request);
+        let wish = |reply| Wish::Signal {
+            exec,
+            signal,
+            all,
+            request_id,
+            reply,
+        };
+        self.ask(&self.methods().signal, &key, request, wish).await
     }
 
     pub async fn stop(
         &self,
-        _key: ContainerKey,
-        _spec: StopSpec,
-        _request: Option<RequestId>,
+        key: ContainerKey,
+        spec: StopSpec,
+        request: Option<RequestId>,
     ) -> Result<ExitStatus, Error> {
-        later("stop")
+        self.ask(&self.methods().stop, &key, request, |reply| Wish::Stop { spec, reply })
+            .await
     }
 
-    pub async fn wait(&self, _key: ContainerKey, _exec: Option<ExecId>) -> Result<ExitStatus, Error> {
-        later("wait")
+    /// Waits until the init or the exec has ended: before its start, after its exit, and for any number of callers.
+    pub async fn wait(&self, key: ContainerKey, exec: Option<ExecId>) -> Result<ExitStatus, Error> {
+        let _call = self.env().calls.enter("wait", Some(&key));
+        let handle = self.find("wait", &key)?;
+        match (handle.ended(exec.as_ref()).await, exec) {
+            (Some(exit), _) => Ok(exit),
+            (None, None) => Err(Self::unknown("wait", &key)),
+            (None, Some(exec)) => Err(Error::new(
+                ErrorCode::NotFound,
+                "wait",
+                &key,
+                format!("no exec {exec} in this container"),
+            )),
+        }
     }
 
+    /// Removes an ended container, or one exec, and everything that belongs to it. What is gone already is a success.
     pub async fn delete(
         &self,
-        _key: ContainerKey,
-        _exec: Option<ExecId>,
-        _force: bool,
-        _request: Option<RequestId>,
+        key: ContainerKey,
+        exec: Option<ExecId>,
+        force: bool,
+        request: Option<RequestId>,
     ) -> Result<Deleted, Error> {
-        later("delete")
+        let wish = |reply| match exec {
+            None => Wish::Delete { force, reply },
+            Some(exec) => Wish::DeleteExec { exec, force, reply },
+        };
+        self.ask(&self.methods().delete, &key, request, wish).await
     }
 
-    pub async fn pause(&self, _key: ContainerKey, _request: Option<RequestId>) -> Result<(), Error> {
-        later("pause")
+    pub async fn pause(&self, key: ContainerKey, request: Option<RequestId>) -> Result<(), Error> {
+        self.ask(&self.methods().pause, &key, request, |reply| Wish::Pause { reply })
+            .await
     }
 
-    pub async fn resume(&self, _key: ContainerKey, _request: Option<RequestId>) -> Result<(), Error> {
-        later("resume")
+    pub async fn resume(&self, key: ContainerKey, request: Option<RequestId>) -> Result<(), Error> {
+        self.ask(&self.methods().resume, &key, request, |reply| Wish::Resume { reply })
+            .await
     }
 
-    pub async fn update(&self, _key: ContainerKey, _update: Update, _request: Option<RequestId>) -> Result<(), Error> {
-        later("update")
+    pub async fn update(&self, key: ContainerKey, update: Update, request: Option<RequestId>) -> Result<(), Error> {
+        let resources = match update {
+            Update::Json(json) => json,
+            Update::Fields(fields) => resources::to_json(&fields)
+                .map_err(|message| Error::new(ErrorCode::InvalidArgument, "update", &key, message))?,
+        };
+        self.ask(&self.methods().update, &key, request, |reply| Wish::Update {
+            resources,
+            reply,
+        })
+        .await
     }
 
-    pub async fn get(&self, _key: ContainerKey, _processes: bool) -> Result<ContainerView, Error> {
-        later("get")
+    pub async fn get(&self, key: ContainerKey, processes: bool) -> Result<ContainerView, Error> {
+        let handle = self.find("get", &key)?;
+        let snapshot = handle.snapshot().await.ok_or_else(|| Self::unknown("get", &key))?;
+        let mut view = snapshot.view.clone();
+        // What only the shim knows; without it the rest is an answer too.
+        if view.shim_pid != 0
+            && let Ok(state) = self
+                .ask(&self.methods().ask, &key, None, |reply| Wish::Ask { reply })
+                .await
+        {
+            view.log_dropped_bytes = state.log_dropped_bytes;
+            view.oom_kills = view.oom_kills.max(state.oom_kills);
+        }
+        if processes {
+            self.fill_processes(std::slice::from_mut(&mut view)).await;
+        }
+        Ok(view)
     }
 
     /// By namespace, then id. `None` = every namespace.
     pub async fn list(
         &self,
-        _namespace: Option<Namespace>,
-        _labels: BTreeMap<String, String>,
-        _processes: bool,
+        namespace: Option<Namespace>,
+        labels: BTreeMap<String, String>,
+        processes: bool,
     ) -> Result<Vec<ContainerView>, Error> {
-        later("list")
+        let mut views = Vec::new();
+        for (key, handle) in self.env().registry.all() {
+            if namespace.as_ref().is_some_and(|n| *n != key.namespace) {
+                continue;
+            }
+            let Some(snapshot) = handle.snapshot().await else {
+                continue;
+            };
+            if labels.iter().all(|(k, v)| snapshot.view.labels.get(k) == Some(v)) {
+                views.push(snapshot.view.clone());
+            }
+        }
+        if processes {
+            self.fill_processes(&mut views).await;
+        }
+        Ok(views)
     }
 
     pub async fn resize_terminal(
         &self,
-        _key: ContainerKey,
-        _exec: Option<ExecId>,
-        _size: TerminalSize,
+        key: ContainerKey,
+        exec: Option<ExecId>,
+        size: TerminalSize,
     ) -> Result<(), Error> {
-        later("resize-terminal")
+        self.ask(&self.methods().resize, &key, None, |reply| Wish::Resize {
+            exec,
+            size,
+            reply,
+        })
+        .await
     }
 
     pub async fn close_stdin(
         &self,
-        _key: ContainerKey,
-        _exec: Option<ExecId>,
-        _request: Option<RequestId>,
+        key: ContainerKey,
+        exec: Option<ExecId>,
+        request: Option<RequestId>,
     ) -> Result<(), Error> {
-        later("close-stdin")
+        self.ask(&self.methods().close_stdin, &key, request, |reply| Wish::CloseStdin {
+            exec,
+            reply,
+        })
+        .await
     }
 
     /// `offset`: go on from there; `None` = only what comes from now on.
     pub async fn attach(
         &self,
-        _key: ContainerKey,
-        _exec: Option<ExecId>,
-        _offset: Option<u64>,
+        key: ContainerKey,
+        exec: Option<ExecId>,
+        offset: Option<u64>,
     ) -> Result<Attachment, Error> {
-        later("attach")
-    }
-
-    /// What `events` reads.
-    pub(crate) fn bus(&self) -> Result<&crate::events::Bus, Error> {
-        later("events")
-    }
-
-    /// The one watcher of all logs that are followed: `inner` keeps it.
-    pub(crate) fn log_watcher(&self) -> crate::logs::Watcher {
-        crate::logs::Watcher::default()
+        let request = wire::AttachRequest {
+            exec_id: exec.as_ref().map(ToString::to_string).unwrap_or_default(),
+            offset,
+        };
+        let folder = self
+            .ask(&self.methods().attach, &key, None, |reply| Wish::Attach { exec, reply })
+            .await?;
+        let env = self.env();
+        let deadline = env.config().shim.call_timeout;
+        let generation = env.clock.generation();
+        shim::attach::open(
+            env.shims.as_ref(),
+            &folder,
+            request,
+            generation,
+            deadline,
+            key.to_string(),
+        )
+        .await
     }
 
     /// The configured and found runtimes, the default one first.
     pub async fn runtimes(&self) -> Vec<RuntimeInfo> {
-        Vec::new()
+        let config = self.env().config();
+        tokio::task::spawn_blocking(move || runtimes::list(&config.runtime))
+            .await
+            .unwrap_or_default()
     }
 
-    /// Returns when every container found at the start was adopted or given up.
-    pub async fn adopted(&self) {}
-
     /// A real round trip through the supervisor's tasks, for a watchdog; an error if one did not answer in time.
-    pub async fn probe(&self, _timeout: Duration) -> Result<(), Error> {
-        later("probe")
+    pub async fn probe(&self, timeout: Duration) -> Result<(), Error> {
+        let trip = async {
+            // The runtime's threads, the locks that every call takes, and one container's task.
+            let env = self.env().clone();
+            let first = tokio::spawn(async move {
+                let _ = (env.gate.load(), env.calls.oldest(), env.bus.head());
+                env.registry
+                    .all()
+                    .into_iter()
+                    .find(|(_, handle)| handle.now().is_some())
+            });
+            if let Ok(Some((key, _))) = first.await {
+                match self
+                    .ask(&self.methods().probe, &key, None, |reply| Wish::Probe { reply })
+                    .await
+                {
+                    Err(e) if e.code() != ErrorCode::NotFound => return Err(e),
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(timeout, trip).await.unwrap_or_else(|_| {
+            let message = format!("no answer within {} ms", timeout.as_millis());
+            Err(Error::new(ErrorCode::Timeout, "probe", "supervisor", message))
+        })
     }
 
     /// Live calls, the oldest first.
     pub fn calls(&self) -> Vec<LiveCall> {
-        Vec::new()
+        self.env().calls.list()
     }
 
     pub fn metrics(&self) -> Metrics {
-        Metrics::default()
+        let env = self.env();
+        let (waiting, at_work) = env.gate.load();
+        let counters = env.counters();
+        Metrics {
+            starts_ok: counters.starts_ok,
+            starts_failed: counters.starts_failed,
+            starts_cancelled: counters.starts_cancelled,
+            stages: STAGES.into_iter().zip(counters.stages).collect(),
+            queue_length: waiting as u64,
+            starts_at_work: at_work as u64,
+            exits: EXITS.into_iter().map(|r| r.name()).zip(counters.exits).collect(),
+            containers: env.registry.len() as u64,
+            oldest_call: env.calls.oldest(),
+            event_lag: env.bus.lag(),
+            events_total: env.bus.head().number,
+        }
     }
 
-    /// What a reload of the configuration may change: start concurrency, timeouts, log defaults, runtimes.
-    pub fn reconfigure(&self, _config: Config) {}
-
-    /// Refuses new starts, lets those at work finish for at most `timeout`, and ends. Containers stay.
-    pub async fn shutdown(&self, _timeout: Duration) {}
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.env().config()
+    }
 }
-
-// `events(EventQuery)`, `logs(LogQuery)` and `stats(StatsQuery)` are methods of `Supervisor` too; each stands in its module
-// (`impl Supervisor` there). They use `get`/`list`/`wait` above and the crate-private `bus()`.

@@ -124,17 +124,7 @@ pub struct Resources {
     pub blkio_weight: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ContainerState {
-    Queued,
-    Creating,
-    Created,
-    Starting,
-    Running,
-    Paused,
-    Stopped,
-    Deleting,
-}
+pub use berth_core::state::State as ContainerState;
 
 #[derive(Debug, Clone)]
 pub struct ContainerView {

@@ -88,7 +88,7 @@ pub enum Action {
     AbortLaunch,
     /// Have the shim start the created container.
     SendStart,
-    /// Write the state into the container's record.
+    /// Write into the container's record how far it is: what is written was told before.
     Save,
     TellCreated,
     TellStarted,
@@ -227,8 +227,8 @@ pub fn step(state: State, input: Input) -> Verdict {
             }
         },
         S::Creating => match input {
-            I::Created => To(S::Created, &[A::Save, A::TellCreated, A::ReleaseExit]),
-            I::Started => To(S::Running, &[A::Save, A::TellCreated, A::TellStarted, A::ReleaseExit]),
+            I::Created => To(S::Created, &[A::TellCreated, A::Save, A::ReleaseExit]),
+            I::Started => To(S::Running, &[A::TellCreated, A::TellStarted, A::Save, A::ReleaseExit]),
             I::CreateFailed => To(S::Deleting, &[A::TellStartFailed, A::Forget]),
             I::Exited => To(S::Creating, &[A::HoldExit]),
             I::DeleteForce => To(S::Deleting, &[A::AbortLaunch, A::JoinRemoval]),
@@ -242,7 +242,7 @@ pub fn step(state: State, input: Input) -> Verdict {
             }
         },
         S::Created => match input {
-            I::Exited => To(S::Stopped, &[A::Save, A::TellExit]),
+            I::Exited => To(S::Stopped, &[A::TellExit]),
             I::ShimLost => To(S::Created, &[A::Bury]),
             I::Permit | I::Abandoned | I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
             I::Paused | I::Resumed | I::Removed => Ignored,
@@ -256,7 +256,7 @@ pub fn step(state: State, input: Input) -> Verdict {
         S::Starting => match input {
             I::Permit => To(S::Starting, &[A::SendStart]),
             I::Abandoned => To(S::Created, &[A::ReleaseExit]),
-            I::Started => To(S::Running, &[A::Save, A::TellStarted, A::ReleaseExit]),
+            I::Started => To(S::Running, &[A::TellStarted, A::Save, A::ReleaseExit]),
             // The init is of no use any more; its end makes the container Stopped.
             I::StartFailed => To(S::Created, &[A::TellStartFailed, A::Kill, A::ReleaseExit]),
             I::Exited => To(S::Starting, &[A::HoldExit]),
@@ -270,8 +270,8 @@ pub fn step(state: State, input: Input) -> Verdict {
             I::Exec | I::Pause | I::Resume => Refused("is still being started"),
         },
         S::Running => match input {
-            I::Exited => To(S::Stopped, &[A::Save, A::TellExit]),
-            I::Paused => To(S::Paused, &[A::Save, A::TellPaused]),
+            I::Exited => To(S::Stopped, &[A::TellExit]),
+            I::Paused => To(S::Paused, &[A::TellPaused]),
             I::ShimLost => To(S::Running, &[A::Bury]),
             I::Permit | I::Abandoned | I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
             I::Resumed | I::Removed => Ignored,
@@ -285,8 +285,8 @@ pub fn step(state: State, input: Input) -> Verdict {
             I::Resume => Refused("is not paused"),
         },
         S::Paused => match input {
-            I::Exited => To(S::Stopped, &[A::Save, A::TellExit]),
-            I::Resumed => To(S::Running, &[A::Save, A::TellResumed]),
+            I::Exited => To(S::Stopped, &[A::TellExit]),
+            I::Resumed => To(S::Running, &[A::TellResumed]),
             I::ShimLost => To(S::Paused, &[A::Bury]),
             I::Permit | I::Abandoned | I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
             I::Paused | I::Removed => Ignored,

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use super::codec;
 use super::journal::Journal;
-use crate::types::{Event, EventItem, EventQuery, NewEvent, Since};
 use crate::Error;
+use crate::types::{Event, EventItem, EventQuery, NewEvent, Since};
 
 /// Newest events kept decoded, so that live readers don't touch the journal.
 const RING: usize = 1024;
@@ -48,7 +48,10 @@ impl Bus {
         Bus {
             inner: Arc::new(Inner {
                 epoch: journal.epoch(),
-                state: Mutex::new(State { journal: Box::new(journal), ring: VecDeque::new() }),
+                state: Mutex::new(State {
+                    journal: Box::new(journal),
+                    ring: VecDeque::new(),
+                }),
                 head: watch::Sender::new(head),
                 readers: Mutex::new(Vec::new()),
             }),
@@ -67,7 +70,10 @@ impl Bus {
             };
             Error::new(code, "events", &what.key, format!("write to the event journal: {e}"))
         })?;
-        let event = Arc::new(Event { cursor: self.inner.cursor(number), what });
+        let event = Arc::new(Event {
+            cursor: self.inner.cursor(number),
+            what,
+        });
         if state.ring.len() == RING {
             state.ring.pop_front();
         }
@@ -129,7 +135,11 @@ impl Bus {
     pub fn lag(&self) -> u64 {
         let head = *self.inner.head.borrow();
         let readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let slowest = readers.iter().filter_map(Weak::upgrade).map(|p| p.load(Ordering::Relaxed)).min();
+        let slowest = readers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|p| p.load(Ordering::Relaxed))
+            .min();
         head.saturating_sub(slowest.unwrap_or(head))
     }
 
@@ -158,7 +168,10 @@ impl Inner {
     }
 
     fn cursor(&self, number: u64) -> Cursor {
-        Cursor { epoch: self.epoch, number }
+        Cursor {
+            epoch: self.epoch,
+            number,
+        }
     }
 
     /// The next events from `from` on, at most a batch; empty at the end.
@@ -167,7 +180,13 @@ impl Inner {
         if let Some(first) = ring_first
             && from >= first
         {
-            return state.ring.iter().skip((from - first) as usize).take(BATCH).cloned().collect();
+            return state
+                .ring
+                .iter()
+                .skip((from - first) as usize)
+                .take(BATCH)
+                .cloned()
+                .collect();
         }
         let mut from = from;
         loop {
@@ -178,12 +197,17 @@ impl Inner {
                     return Vec::new();
                 }
             };
-            let Some((last, _)) = records.last() else { return Vec::new() };
+            let Some((last, _)) = records.last() else {
+                return Vec::new();
+            };
             let after = last + 1;
             let events: Vec<_> = records
                 .into_iter()
                 .filter_map(|(number, record)| match codec::decode(&record) {
-                    Ok(what) => Some(Arc::new(Event { cursor: self.cursor(number), what })),
+                    Ok(what) => Some(Arc::new(Event {
+                        cursor: self.cursor(number),
+                        what,
+                    })),
                     Err(error) => {
                         tracing::warn!(number, error, "an event in the journal is left out");
                         None
@@ -269,7 +293,10 @@ impl EventStream {
 
     fn matches(&self, event: &Event) -> bool {
         let query = &self.query;
-        query.namespace.as_ref().is_none_or(|ns| *ns == event.what.key.namespace)
+        query
+            .namespace
+            .as_ref()
+            .is_none_or(|ns| *ns == event.what.key.namespace)
             && query.id.as_ref().is_none_or(|id| *id == event.what.key.id)
             && (query.kinds.is_empty() || query.kinds.contains(&event.what.kind))
     }

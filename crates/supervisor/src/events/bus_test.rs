@@ -21,12 +21,19 @@ fn event(namespace: &str, id: &str, kind: EventKind) -> NewEvent {
 }
 
 fn all(since: Since) -> EventQuery {
-    EventQuery { namespace: None, since, id: None, history_only: false, kinds: Vec::new() }
+    EventQuery {
+        namespace: None,
+        since,
+        id: None,
+        history_only: false,
+        kinds: Vec::new(),
+    }
 }
 
 fn publish(bus: &Bus, count: usize) {
     for _ in 0..count {
-        bus.publish(event("", "a", EventKind::Created)).expect("the journal has room");
+        bus.publish(event("", "a", EventKind::Created))
+            .expect("the journal has room");
     }
 }
 
@@ -92,7 +99,9 @@ async fn a_slow_reader_is_told_where_to_go_on() {
         }
     };
     assert_eq!(number(&mut stream).await, mark.number + 1);
-    let mut again = bus.subscribe(all(Since::After(mark))).expect("the mark's cursor is valid");
+    let mut again = bus
+        .subscribe(all(Since::After(mark)))
+        .expect("the mark's cursor is valid");
     assert_eq!(number(&mut again).await, mark.number + 1);
     drop((stream, again));
     assert_eq!(bus.lag(), 0);
@@ -104,9 +113,11 @@ async fn cursors_that_can_not_be_served() {
     publish(&bus, 30);
     let head = bus.head();
     let oldest = Cursor { number: 20, ..head };
-    for bad in
-        [Cursor { number: 19, ..head }, Cursor { number: 31, ..head }, Cursor { epoch: 1, number: 30 }]
-    {
+    for bad in [
+        Cursor { number: 19, ..head },
+        Cursor { number: 31, ..head },
+        Cursor { epoch: 1, number: 30 },
+    ] {
         let error = bus.subscribe(all(Since::After(bad))).err().expect("refused");
         assert_eq!(error.code(), ErrorCode::CursorTooOld);
         assert!(error.message().contains(&oldest.to_string()), "{error}");
@@ -128,13 +139,35 @@ async fn filters() {
     ] {
         bus.publish(event(ns, id, kind)).expect("room");
     }
-    let query = EventQuery { history_only: true, ..all(Since::Oldest) };
+    let query = EventQuery {
+        history_only: true,
+        ..all(Since::Oldest)
+    };
     let x = Some(Namespace::new("x").expect("valid"));
     let a = Some(ContainerId::new("a").expect("valid"));
     for (query, expected) in [
-        (EventQuery { namespace: x.clone(), ..query.clone() }, vec![1, 3, 4]),
-        (EventQuery { namespace: x, id: a.clone(), ..query.clone() }, vec![1, 4]),
-        (EventQuery { kinds: vec![EventKind::Exited], ..query.clone() }, vec![4]),
+        (
+            EventQuery {
+                namespace: x.clone(),
+                ..query.clone()
+            },
+            vec![1, 3, 4],
+        ),
+        (
+            EventQuery {
+                namespace: x,
+                id: a.clone(),
+                ..query.clone()
+            },
+            vec![1, 4],
+        ),
+        (
+            EventQuery {
+                kinds: vec![EventKind::Exited],
+                ..query.clone()
+            },
+            vec![4],
+        ),
         (EventQuery { id: a, ..query.clone() }, vec![1, 2, 4]),
     ] {
         let mut stream = bus.subscribe(query).expect("open");
@@ -158,7 +191,9 @@ async fn a_full_disk_uses_no_number_and_tells_nobody() {
 async fn records_that_nobody_understands_are_stepped_over() {
     let mut journal = Memory::new(100);
     journal.append(b"\xff").expect("room");
-    journal.append(&codec::encode(&event("", "a", EventKind::Created))).expect("room");
+    journal
+        .append(&codec::encode(&event("", "a", EventKind::Created)))
+        .expect("room");
     journal.append(b"\xff").expect("room");
     let bus = Bus::new(journal);
     let mut stream = bus.subscribe(all(Since::Oldest)).expect("open");
@@ -171,8 +206,10 @@ async fn records_that_nobody_understands_are_stepped_over() {
 fn exits_are_found_again() {
     let bus = Bus::new(Memory::new(10_000));
     publish(&bus, 2000);
-    let exited =
-        NewEvent { exit: Some(ExitStatus::ended(3, 0, false, 1)), ..event("", "a", EventKind::Exited) };
+    let exited = NewEvent {
+        exit: Some(ExitStatus::ended(3, 0, false, 1)),
+        ..event("", "a", EventKind::Exited)
+    };
     let cursor = bus.publish(exited.clone()).expect("room").cursor;
     publish(&bus, 2000);
     let exits = bus.recorded_exits();

@@ -114,14 +114,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<NewEvent, String> {
         at: stored.at,
         kind: EventKind::from_number(stored.kind).ok_or_else(|| format!("unknown kind {}", stored.kind))?,
         key: ContainerKey::parse(&stored.namespace, &stored.id).map_err(|e| e.to_string())?,
-        incarnation: stored.incarnation.parse().map_err(|e: berth_core::Error| e.to_string())?,
+        incarnation: stored
+            .incarnation
+            .parse()
+            .map_err(|e: berth_core::Error| e.to_string())?,
         exec_id,
         pid: stored.pid,
         exit,
         stages: stored
             .stages
             .into_iter()
-            .map(|s| Stage { name: s.name, duration: Duration::from_micros(s.duration_us) })
+            .map(|s| Stage {
+                name: s.name,
+                duration: Duration::from_micros(s.duration_us),
+            })
             .collect(),
         message: stored.message,
     })
@@ -161,7 +167,10 @@ mod test {
                     exited_at: 9,
                     message: "m".into(),
                 }),
-                stages: vec![Stage { name: "queue".into(), duration: Duration::from_micros(3) }],
+                stages: vec![Stage {
+                    name: "queue".into(),
+                    duration: Duration::from_micros(3),
+                }],
                 message: "why".into(),
             };
             assert_eq!(decode(&encode(&event)), Ok(event));

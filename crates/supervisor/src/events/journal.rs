@@ -55,7 +55,12 @@ pub(crate) mod memory {
 
     impl Memory {
         pub(crate) fn new(keep: usize) -> Self {
-            Memory { keep, first: 1, records: Default::default(), full: false }
+            Memory {
+                keep,
+                first: 1,
+                records: Default::default(),
+                full: false,
+            }
         }
     }
 
@@ -88,7 +93,9 @@ pub(crate) mod memory {
         fn read(&mut self, from: u64, max: usize) -> io::Result<Vec<(u64, Vec<u8>)>> {
             let from = from.max(self.first);
             let skip = (from - self.first) as usize;
-            Ok((from..).zip(self.records.iter().skip(skip).take(max).cloned()).collect())
+            Ok((from..)
+                .zip(self.records.iter().skip(skip).take(max).cloned())
+                .collect())
         }
     }
 }

@@ -15,7 +15,11 @@ const HEAD: usize = 64;
 const MAX_FILES: u32 = 1001;
 
 pub(super) fn path(dir: &Path, index: u32) -> PathBuf {
-    if index == 0 { dir.join("log") } else { dir.join(format!("log.{index}")) }
+    if index == 0 {
+        dir.join("log")
+    } else {
+        dir.join(format!("log.{index}"))
+    }
 }
 
 /// An open file of the log. It stays readable when rotation renames or removes it, and its inode number is not used again.
@@ -35,7 +39,11 @@ impl LogFile {
             Err(e) => return Err(e),
         };
         let inode = file.metadata()?.ino();
-        Ok(Some(LogFile { file, inode, head: Vec::new() }))
+        Ok(Some(LogFile {
+            file,
+            inode,
+            head: Vec::new(),
+        }))
     }
 
     /// The oldest there is. Rotation moves files while we look; it never moves one to a lower index.
@@ -78,7 +86,10 @@ impl LogFile {
     /// When it was written to for the last time, nanoseconds since the Unix epoch.
     pub(super) fn modified(&self) -> io::Result<i64> {
         let metadata = self.file.metadata()?;
-        Ok(metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()))
+        Ok(metadata
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(metadata.mtime_nsec()))
     }
 
     pub(super) fn ends_at(&self, end: &End) -> bool {
@@ -97,7 +108,11 @@ impl LogFile {
 
     /// Names the place `offset` in this file.
     pub(super) fn cursor(&mut self, offset: u64) -> io::Result<LogCursor> {
-        Ok(LogCursor { inode: self.inode, head: self.fingerprint(offset)?, offset })
+        Ok(LogCursor {
+            inode: self.inode,
+            head: self.fingerprint(offset)?,
+            offset,
+        })
     }
 
     /// Whether a cursor was made of this file.
@@ -141,8 +156,13 @@ impl End {
 
 /// Where the log ends now; `None` if there is none.
 pub(super) fn end(dir: &Path) -> io::Result<Option<End>> {
-    let Some(file) = LogFile::newest(dir)? else { return Ok(None) };
-    Ok(Some(End { inode: file.inode, offset: file.len()? }))
+    let Some(file) = LogFile::newest(dir)? else {
+        return Ok(None);
+    };
+    Ok(Some(End {
+        inode: file.inode,
+        offset: file.len()?,
+    }))
 }
 
 /// One above the highest index in use.

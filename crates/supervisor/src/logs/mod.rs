@@ -39,10 +39,15 @@ impl Supervisor {
         let log = match view.stdio.to {
             StdioTo::Log(log) => log,
             StdioTo::Null | StdioTo::Fifo(_) => {
-                return refuse(ErrorCode::WrongState, "its output is not kept: its stdio is not a log".into());
+                return refuse(
+                    ErrorCode::WrongState,
+                    "its output is not kept: its stdio is not a log".into(),
+                );
             }
         };
-        let (Some(dir), false) = (view.log_path, log.discard) else { return Ok(LogStream::empty()) };
+        let (Some(dir), false) = (view.log_path, log.discard) else {
+            return Ok(LogStream::empty());
+        };
         let format = log.format.unwrap_or_default();
         if format == LogFormat::Plain && (query.since != 0 || query.until != 0 || !query.streams.is_empty()) {
             let message = "a plain log has no times and no streams: since, until and streams can't be asked of it";
@@ -53,7 +58,11 @@ impl Supervisor {
             (None, Some(count)) => From::Tail(count),
             (None, None) => From::Oldest,
         };
-        let filter = Filter { since: query.since, until: query.until, streams: query.streams.clone() };
+        let filter = Filter {
+            since: query.since,
+            until: query.until,
+            streams: query.streams.clone(),
+        };
         let ended: Pin<Box<dyn Future<Output = ()> + Send>> = if query.follow {
             let (supervisor, key) = (self.clone(), query.key.clone());
             // Deleted while we followed is an end too.
@@ -62,12 +71,27 @@ impl Supervisor {
             Box::pin(std::future::ready(()))
         };
         // Before the first read, so that nothing is missed between it and the wait.
-        let watched = query.follow.then(|| self.log_watcher().watch(&dir)).and_then(|watched| {
-            watched
-                .inspect_err(|error| tracing::warn!(%error, dir = %dir.display(), "a log can't be watched; polling it"))
-                .ok()
-        });
-        LogStream::open(dir, format, filter, from, watched, query.follow, ended, query.key.to_string()).await
+        let watched = query
+            .follow
+            .then(|| self.log_watcher().watch(&dir))
+            .and_then(|watched| {
+                watched
+                    .inspect_err(
+                        |error| tracing::warn!(%error, dir = %dir.display(), "a log can't be watched; polling it"),
+                    )
+                    .ok()
+            });
+        LogStream::open(
+            dir,
+            format,
+            filter,
+            from,
+            watched,
+            query.follow,
+            ended,
+            query.key.to_string(),
+        )
+        .await
     }
 }
 
@@ -95,7 +119,10 @@ impl LogStream {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one private caller; each is a thing of its own")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one private caller; each is a thing of its own"
+    )]
     async fn open(
         dir: PathBuf,
         format: LogFormat,
@@ -113,14 +140,23 @@ impl LogStream {
             if follow { Ok(reader) } else { reader.up_to_now() }
         };
         let reader = blocking(&id, open).await?;
-        Ok(LogStream { reader: Some(reader), watched, ended, has_ended: !follow, until, id })
+        Ok(LogStream {
+            reader: Some(reader),
+            watched,
+            ended,
+            has_ended: !follow,
+            until,
+            id,
+        })
     }
 
     /// The next entries. `None` = all was sent, or the container has ended and all was sent.
     pub async fn next(&mut self) -> Option<Result<Vec<LogEntry>, Error>> {
         loop {
             let mut reader = self.reader.take()?;
-            let read = blocking(&self.id, move || reader.read().map(|(entries, progress)| (reader, entries, progress)));
+            let read = blocking(&self.id, move || {
+                reader.read().map(|(entries, progress)| (reader, entries, progress))
+            });
             let (reader, entries, progress) = match read.await {
                 Ok(read) => read,
                 Err(error) => return Some(Err(error)),
@@ -166,7 +202,9 @@ impl LogStream {
 
 /// How long until this moment of the wall clock.
 fn from_now(at: i64) -> Duration {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     Duration::from_nanos(u64::try_from(at).unwrap_or(0)).saturating_sub(now)
 }
 
@@ -176,7 +214,17 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(Error::new(ErrorCode::Resources, "logs", id, format!("read the log: {error}"))),
-        Err(error) => Err(Error::new(ErrorCode::Internal, "logs", id, format!("the reading was cut short: {error}"))),
+        Ok(Err(error)) => Err(Error::new(
+            ErrorCode::Resources,
+            "logs",
+            id,
+            format!("read the log: {error}"),
+        )),
+        Err(error) => Err(Error::new(
+            ErrorCode::Internal,
+            "logs",
+            id,
+            format!("the reading was cut short: {error}"),
+        )),
     }
 }

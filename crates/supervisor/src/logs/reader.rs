@@ -78,7 +78,13 @@ struct Place {
 
 impl Place {
     fn new(file: LogFile, offset: u64) -> Self {
-        Place { file, offset, buffer: Vec::new(), start: 0, skipping: false }
+        Place {
+            file,
+            offset,
+            buffer: Vec::new(),
+            start: 0,
+            skipping: false,
+        }
     }
 
     fn unread(&self) -> &[u8] {
@@ -114,7 +120,14 @@ impl Place {
 
 impl Reader {
     pub(super) fn open(dir: PathBuf, format: LogFormat, filter: Filter, from: From) -> io::Result<Self> {
-        let mut reader = Reader { dir, format, filter, place: None, gap: false, end: None };
+        let mut reader = Reader {
+            dir,
+            format,
+            filter,
+            place: None,
+            gap: false,
+            end: None,
+        };
         match from {
             From::Oldest => reader.place = reader.oldest_since()?,
             From::Tail(count) => {
@@ -142,7 +155,9 @@ impl Reader {
 
     /// The oldest file, but those are passed over that were written to for the last time before anything is asked for.
     fn oldest_since(&self) -> io::Result<Option<Place>> {
-        let Some((mut file, _)) = LogFile::oldest(&self.dir)? else { return Ok(None) };
+        let Some((mut file, _)) = LogFile::oldest(&self.dir)? else {
+            return Ok(None);
+        };
         while self.filter.since != 0 && file.modified()? < self.filter.since {
             match after(&self.dir, &file)? {
                 After::Next(next) => file = next,
@@ -192,7 +207,11 @@ impl Reader {
     fn at_end_of_file(&mut self, batch: &mut Batch) -> io::Result<bool> {
         let Some(place) = &mut self.place else { return Ok(false) };
         let last = self.end.is_some_and(|end| place.file.ends_at(&end));
-        let after = if last { After::Current } else { after(&self.dir, &place.file)? };
+        let after = if last {
+            After::Current
+        } else {
+            after(&self.dir, &place.file)?
+        };
         // It was written to until it was moved: what came between our last read and that is still to be read.
         if !matches!(after, After::Current) && place.fill(self.end)? {
             return Ok(true);
@@ -230,7 +249,11 @@ impl Reader {
         let Some(place) = &mut self.place else { return Ok(true) };
         let end = place.offset + length as u64;
         let skip = std::mem::take(&mut place.skipping);
-        let line = if skip { None } else { decode(self.format, &place.unread()[..length]) };
+        let line = if skip {
+            None
+        } else {
+            decode(self.format, &place.unread()[..length])
+        };
         if let Some(line) = line {
             let Filter { since, until, streams } = &self.filter;
             if *until != 0 && line.time >= *until {
@@ -240,20 +263,29 @@ impl Reader {
                 let (time, stream, data) = (line.time, line.stream, line.data);
                 let cursor = place.file.cursor(end)?.to_string();
                 let gap = std::mem::take(&mut self.gap);
-                batch.push(LogEntry { time, stream, data, cursor, gap });
+                batch.push(LogEntry {
+                    time,
+                    stream,
+                    data,
+                    cursor,
+                    gap,
+                });
             }
         }
         place.consume(length);
         Ok(true)
     }
-
 }
 
 /// Length of the next line with its newline, if it is all there. A line that no format can have is thrown away as it comes.
 fn next_line(place: &mut Place, format: LogFormat) -> Option<usize> {
     let unread = place.unread();
     if let Some(at) = unread.iter().position(|b| *b == b'\n') {
-        return Some(if format == LogFormat::Plain { (at + 1).min(PLAIN_PART) } else { at + 1 });
+        return Some(if format == LogFormat::Plain {
+            (at + 1).min(PLAIN_PART)
+        } else {
+            at + 1
+        });
     }
     let held = unread.len();
     match format {

@@ -26,7 +26,11 @@ impl Log {
     }
 
     fn raw(&self, bytes: impl AsRef<[u8]>) {
-        let mut file = OpenOptions::new().append(true).create(true).open(path(&self.dir, 0)).expect("the log");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path(&self.dir, 0))
+            .expect("the log");
         file.write_all(bytes.as_ref()).expect("written");
     }
 
@@ -175,7 +179,11 @@ fn tails() {
     log.lines(9001..=9003);
     for count in [0u32, 1, 2, 3, 4, 5, 100, 6002, 6003, 6004, 9002, 9003, 9004, 1_000_000] {
         let read = drain(&mut log.open(From::Tail(count.into())));
-        assert_eq!(numbers(&read), range(9004u32.saturating_sub(count).max(1)..=9003), "tail {count}");
+        assert_eq!(
+            numbers(&read),
+            range(9004u32.saturating_sub(count).max(1)..=9003),
+            "tail {count}"
+        );
     }
     let mut reader = log.open(From::Tail(0));
     assert_eq!(drain(&mut reader), []);
@@ -191,7 +199,10 @@ fn tails_count_lines_and_not_parts() {
     }
     log.line(6, "stderr", "F");
     let tail = |count, streams: &[Stream]| {
-        let filter = Filter { streams: streams.to_vec(), ..Filter::default() };
+        let filter = Filter {
+            streams: streams.to_vec(),
+            ..Filter::default()
+        };
         numbers(&drain(&mut log.filtered(From::Tail(count), filter)))
     };
     assert_eq!(tail(1, &[Stream::Stdout]), [5], "a line without an end is one");
@@ -212,9 +223,28 @@ fn times_and_streams() {
         let mut reader = log.filtered(From::Oldest, filter);
         numbers(&drain(&mut reader))
     };
-    assert_eq!(read(Filter { since: 5 * second, until: 15 * second, ..Filter::default() }), range(5..=14));
-    assert_eq!(read(Filter { streams: vec![Stream::Stderr], ..Filter::default() }), [11]);
-    let mut reader = log.filtered(From::Oldest, Filter { until: 3 * second, ..Filter::default() });
+    assert_eq!(
+        read(Filter {
+            since: 5 * second,
+            until: 15 * second,
+            ..Filter::default()
+        }),
+        range(5..=14)
+    );
+    assert_eq!(
+        read(Filter {
+            streams: vec![Stream::Stderr],
+            ..Filter::default()
+        }),
+        [11]
+    );
+    let mut reader = log.filtered(
+        From::Oldest,
+        Filter {
+            until: 3 * second,
+            ..Filter::default()
+        },
+    );
     let (entries, progress) = reader.read().expect("readable");
     assert_eq!((numbers(&entries), progress), (range(1..=2), Progress::Until));
 }
@@ -276,9 +306,13 @@ fn batches_are_bounded() {
 
 #[test]
 fn a_folder_that_is_gone_has_no_entries() {
-    let mut reader =
-        Reader::open(Path::new("/nonexistent/log").into(), LogFormat::Cri, Filter::default(), From::Oldest)
-            .expect("no error");
+    let mut reader = Reader::open(
+        Path::new("/nonexistent/log").into(),
+        LogFormat::Cri,
+        Filter::default(),
+        From::Oldest,
+    )
+    .expect("no error");
     assert_eq!(drain(&mut reader), []);
 }
 
@@ -291,7 +325,12 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![(1u32..30).prop_map(Step::Write), Just(Step::Rotate), Just(Step::Read), Just(Step::Resume)]
+    prop_oneof![
+        (1u32..30).prop_map(Step::Write),
+        Just(Step::Rotate),
+        Just(Step::Read),
+        Just(Step::Resume)
+    ]
 }
 
 proptest! {

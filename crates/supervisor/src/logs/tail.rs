@@ -18,7 +18,9 @@ pub(super) fn find(
     streams: &[Stream],
     count: u64,
 ) -> io::Result<Option<(LogFile, u64)>> {
-    let Some(mut file) = LogFile::newest(dir)? else { return Ok(None) };
+    let Some(mut file) = LogFile::newest(dir)? else {
+        return Ok(None);
+    };
     let mut lines = 0;
     loop {
         let end = file.len()?;
@@ -74,7 +76,12 @@ struct Backward<'a> {
 
 impl<'a> Backward<'a> {
     fn new(file: &'a LogFile, end: u64) -> Self {
-        Backward { file, end, block: Vec::new(), block_start: end }
+        Backward {
+            file,
+            end,
+            block: Vec::new(),
+            block_start: end,
+        }
     }
 
     /// Where the line begins and its bytes with the newline; `None` in their place if it is too long for any format.
@@ -84,7 +91,11 @@ impl<'a> Backward<'a> {
         }
         let start = self.start_of_line(self.end - 1)?;
         let length = self.end - start;
-        let bytes = if length <= ENTRY_LIMIT as u64 { Some(self.bytes(start, length as usize)?) } else { None };
+        let bytes = if length <= ENTRY_LIMIT as u64 {
+            Some(self.bytes(start, length as usize)?)
+        } else {
+            None
+        };
         self.end = start;
         Ok(Some((start, bytes)))
     }
@@ -114,7 +125,10 @@ impl<'a> Backward<'a> {
 
     fn bytes(&self, start: u64, length: usize) -> io::Result<Vec<u8>> {
         if start >= self.block_start
-            && let Some(bytes) = self.block.get((start - self.block_start) as usize..).and_then(|b| b.get(..length))
+            && let Some(bytes) = self
+                .block
+                .get((start - self.block_start) as usize..)
+                .and_then(|b| b.get(..length))
         {
             return Ok(bytes.to_vec());
         }

@@ -30,7 +30,10 @@ impl Watcher {
         let inotify = match &shared.inotify {
             Some(inotify) => inotify.clone(),
             None => {
-                #[expect(deprecated, reason = "its successor is unsafe; `Inotify` owns its descriptor for life")]
+                #[expect(
+                    deprecated,
+                    reason = "its successor is unsafe; `Inotify` owns its descriptor for life"
+                )]
                 let inotify = Arc::new(AsyncFd::new(Inotify::new()?)?);
                 shared.inotify = Some(inotify.clone());
                 tokio::spawn(pass_on(self.clone(), inotify.clone()));
@@ -43,7 +46,12 @@ impl Watcher {
         let serial = shared.serial;
         let notify = Arc::new(Notify::new());
         shared.readers.entry(watch).or_default().push((serial, notify.clone()));
-        Ok(Watched { watcher: self.clone(), watch, serial, notify })
+        Ok(Watched {
+            watcher: self.clone(),
+            watch,
+            serial,
+            notify,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -53,10 +61,20 @@ impl Watcher {
     fn tell(&self, notice: Notice) {
         let mut shared = self.lock();
         match notice {
-            Notice::Changed(watch) => shared.readers.get(&watch).into_iter().flatten().for_each(|(_, n)| n.notify_one()),
+            Notice::Changed(watch) => shared
+                .readers
+                .get(&watch)
+                .into_iter()
+                .flatten()
+                .for_each(|(_, n)| n.notify_one()),
             Notice::Removed(watch) => {
                 // The readers see for themselves that the folder is gone.
-                shared.readers.remove(&watch).iter().flatten().for_each(|(_, n)| n.notify_one());
+                shared
+                    .readers
+                    .remove(&watch)
+                    .iter()
+                    .flatten()
+                    .for_each(|(_, n)| n.notify_one());
             }
             Notice::Overflow => shared.readers.values().flatten().for_each(|(_, n)| n.notify_one()),
         }
@@ -92,7 +110,9 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         let mut shared = self.watcher.lock();
-        let Some(readers) = shared.readers.get_mut(&self.watch) else { return };
+        let Some(readers) = shared.readers.get_mut(&self.watch) else {
+            return;
+        };
         readers.retain(|(serial, _)| *serial != self.serial);
         if readers.is_empty() {
             shared.readers.remove(&self.watch);

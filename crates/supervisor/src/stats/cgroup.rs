@@ -54,10 +54,17 @@ impl Hierarchies {
     fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
             let mut fields = left.split(' ').skip(3);
-            let (Some(root), Some(point)) = (fields.next(), fields.next()) else { continue };
-            let mount = Mount { point: unescape(point).into(), root: unescape(root) };
+            let (Some(root), Some(point)) = (fields.next(), fields.next()) else {
+                continue;
+            };
+            let mount = Mount {
+                point: unescape(point).into(),
+                root: unescape(root),
+            };
             let mut fields = right.split(' ');
             match (fields.next(), fields.nth(1)) {
                 (Some("cgroup2"), _) => drop(found.unified.get_or_insert(mount)),
@@ -78,6 +85,15 @@ impl Hierarchies {
             }
         }
         found
+    }
+
+    /// The processes in a cgroup.
+    pub(super) fn processes(&self, cgroup: &str) -> Vec<u32> {
+        let mount = [&self.memory, &self.pids, &self.unified].into_iter().flatten().next();
+        let text = mount
+            .map(|m| text(&m.folder(cgroup), "cgroup.procs"))
+            .unwrap_or_default();
+        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
     }
 
     pub(super) fn read(&self, cgroup: &str, usage: &mut Usage) {
@@ -137,7 +153,9 @@ fn memory_v1(folder: &Path, usage: &mut Usage) {
     let stat = Table::read(folder, "memory.stat");
     usage.memory_bytes = number(folder, "memory.usage_in_bytes");
     usage.memory_working_set_bytes = usage.memory_bytes.saturating_sub(stat.get("total_inactive_file"));
-    usage.memory_limit_bytes = Some(number(folder, "memory.limit_in_bytes")).filter(|l| *l < V1_UNLIMITED).unwrap_or(0);
+    usage.memory_limit_bytes = Some(number(folder, "memory.limit_in_bytes"))
+        .filter(|l| *l < V1_UNLIMITED)
+        .unwrap_or(0);
     usage.memory_peak_bytes = number(folder, "memory.max_usage_in_bytes");
     usage.swap_bytes = stat.get("total_swap");
     usage.oom_kills = Table::read(folder, "memory.oom_control").get("oom_kill");
@@ -163,7 +181,10 @@ fn io_v1(folder: &Path, usage: &mut Usage) {
         });
         lines.fold(0u64, u64::saturating_add)
     };
-    let (bytes, operations) = ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive");
+    let (bytes, operations) = (
+        "blkio.throttle.io_service_bytes_recursive",
+        "blkio.throttle.io_serviced_recursive",
+    );
     usage.io_read_bytes = sum(bytes, "Read");
     usage.io_write_bytes = sum(bytes, "Write");
     usage.io_reads = sum(operations, "Read");
@@ -173,7 +194,9 @@ fn io_v1(folder: &Path, usage: &mut Usage) {
 /// Lines `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0`.
 fn io_v2(folder: &Path, usage: &mut Usage) {
     for field in text(folder, "io.stat").split_ascii_whitespace() {
-        let Some((name, value)) = field.split_once('=') else { continue };
+        let Some((name, value)) = field.split_once('=') else {
+            continue;
+        };
         let slot = match name {
             "rbytes" => &mut usage.io_read_bytes,
             "wbytes" => &mut usage.io_write_bytes,
@@ -214,7 +237,9 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = rest
+            .get(at + 1..at + 4)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(byte) => {
                 out.push(char::from(byte));
@@ -263,14 +288,20 @@ mod test {
         assert_eq!(memory.folder("/box/../../etc"), Path::new("/sys/fs/cgroup/memory/etc"));
         assert_eq!(found.cpu, found.cpuacct);
         assert_eq!(found.cpu.expect("cpu").point, Path::new("/sys/fs/cgroup/cpu,cpu acct"));
-        assert_eq!(found.unified.expect("v2").folder("/a"), Path::new("/sys/fs/cgroup/unified/a"));
+        assert_eq!(
+            found.unified.expect("v2").folder("/a"),
+            Path::new("/sys/fs/cgroup/unified/a")
+        );
         assert_eq!(found.pids, None);
     }
 
     #[test]
     fn v2_files() {
         let dir = files(&[
-            ("cpu.stat", "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 4\nnr_throttled 2\nthrottled_usec 9\n"),
+            (
+                "cpu.stat",
+                "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 4\nnr_throttled 2\nthrottled_usec 9\n",
+            ),
             ("memory.current", "1000\n"),
             ("memory.stat", "anon 5\ninactive_file 300\n"),
             ("memory.max", "max\n"),
@@ -278,11 +309,21 @@ mod test {
             ("memory.events", "low 0\noom 2\noom_kill 1\n"),
             ("pids.current", "3\n"),
             ("pids.max", "10\n"),
-            ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n8:16 rbytes=10\n"),
+            (
+                "io.stat",
+                "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n8:16 rbytes=10\n",
+            ),
         ]);
-        let mount = Mount { point: dir.clone(), root: "/".into() };
+        let mount = Mount {
+            point: dir.clone(),
+            root: "/".into(),
+        };
         let mut usage = Usage::default();
-        Hierarchies { unified: Some(mount), ..Default::default() }.read("/c", &mut usage);
+        Hierarchies {
+            unified: Some(mount),
+            ..Default::default()
+        }
+        .read("/c", &mut usage);
         std::fs::remove_dir_all(dir).expect("clean");
         let expected = Usage {
             cpu_ns: 30_000,
@@ -313,13 +354,24 @@ mod test {
             ("cpuacct.stat", "user 2\nsystem 1\n"),
             ("cpu.stat", "nr_periods 4\nnr_throttled 2\nthrottled_time 9\n"),
             ("memory.usage_in_bytes", "1000\n"),
-            ("memory.stat", "inactive_file 1\ntotal_inactive_file 300\ntotal_swap 7\n"),
+            (
+                "memory.stat",
+                "inactive_file 1\ntotal_inactive_file 300\ntotal_swap 7\n",
+            ),
             ("memory.limit_in_bytes", "9223372036854771712\n"),
             ("memory.max_usage_in_bytes", "2000\n"),
             ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
-            ("blkio.throttle.io_service_bytes_recursive", "8:0 Read 5\n8:0 Write 6\n8:16 Read 1\nTotal 12\n"),
+            (
+                "blkio.throttle.io_service_bytes_recursive",
+                "8:0 Read 5\n8:0 Write 6\n8:16 Read 1\nTotal 12\n",
+            ),
         ]);
-        let mount = || Some(Mount { point: dir.clone(), root: "/".into() });
+        let mount = || {
+            Some(Mount {
+                point: dir.clone(),
+                root: "/".into(),
+            })
+        };
         let found = Hierarchies {
             cpu: mount(),
             cpuacct: mount(),
@@ -331,10 +383,23 @@ mod test {
         let mut usage = Usage::default();
         found.read("/c", &mut usage);
         std::fs::remove_dir_all(&dir).expect("clean");
-        assert_eq!((usage.cpu_ns, usage.cpu_user_ns, usage.cpu_system_ns), (30, 20_000_000, 10_000_000));
+        assert_eq!(
+            (usage.cpu_ns, usage.cpu_user_ns, usage.cpu_system_ns),
+            (30, 20_000_000, 10_000_000)
+        );
         assert_eq!((usage.cpu_throttled_ns, usage.cpu_periods), (9, 4));
-        assert_eq!((usage.memory_working_set_bytes, usage.memory_limit_bytes, usage.swap_bytes), (700, 0, 7));
-        assert_eq!((usage.oom_kills, usage.io_read_bytes, usage.io_write_bytes, usage.pids), (1, 6, 6, 0));
+        assert_eq!(
+            (
+                usage.memory_working_set_bytes,
+                usage.memory_limit_bytes,
+                usage.swap_bytes
+            ),
+            (700, 0, 7)
+        );
+        assert_eq!(
+            (usage.oom_kills, usage.io_read_bytes, usage.io_write_bytes, usage.pids),
+            (1, 6, 6, 0)
+        );
     }
 
     proptest! {

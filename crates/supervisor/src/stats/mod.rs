@@ -10,9 +10,22 @@ use std::sync::Arc;
 use berth_core::{ContainerId, ErrorCode};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::types::{ContainerStats, ContainerState, ContainerView, StatsQuery, StatsSample, Usage};
+use crate::types::{ContainerState, ContainerStats, ContainerView, StatsQuery, StatsSample, Usage};
 use crate::{Error, Supervisor};
 use cgroup::Hierarchies;
+
+/// The processes in each of these cgroups.
+pub(crate) fn processes<'a>(cgroups: impl Iterator<Item = &'a str>) -> Vec<Vec<u32>> {
+    let hierarchies = Hierarchies::find().unwrap_or_default();
+    let inside = |cgroup: &str| {
+        if cgroup.is_empty() {
+            Vec::new()
+        } else {
+            hierarchies.processes(cgroup)
+        }
+    };
+    cgroups.map(inside).collect()
+}
 
 impl Supervisor {
     /// One reading, or one every interval. Containers that are named must be alive at the first reading.
@@ -24,7 +37,12 @@ impl Supervisor {
             pace
         });
         let hierarchies = blocking(Hierarchies::find).await?.map_err(|e| {
-            Error::new(ErrorCode::Internal, "stats", "", format!("find the cgroup file systems: {e}"))
+            Error::new(
+                ErrorCode::Internal,
+                "stats",
+                "",
+                format!("find the cgroup file systems: {e}"),
+            )
         })?;
         let mut stream = StatsStream {
             supervisor: self.clone(),
@@ -75,7 +93,10 @@ impl StatsStream {
 
     /// `strict`: what is named must be there and alive.
     async fn read(&self, strict: bool) -> Result<StatsSample, Error> {
-        let views = self.supervisor.list(Some(self.query.namespace.clone()), Default::default(), false).await?;
+        let views = self
+            .supervisor
+            .list(Some(self.query.namespace.clone()), Default::default(), false)
+            .await?;
         if strict {
             for id in &self.query.ids {
                 self.check(id, views.iter().find(|view| view.key.id == *id))?;
@@ -92,9 +113,7 @@ impl StatsStream {
     }
 
     fn check(&self, id: &ContainerId, view: Option<&ContainerView>) -> Result<(), Error> {
-        let refuse = |code, why: &str| {
-            Err(Error::new(code, "stats", format!("{}/{id}", self.query.namespace), why))
-        };
+        let refuse = |code, why: &str| Err(Error::new(code, "stats", format!("{}/{id}", self.query.namespace), why));
         match view {
             None => refuse(ErrorCode::NotFound, "no such container"),
             Some(view) if !alive(view) => refuse(ErrorCode::WrongState, "the container has no running process"),
@@ -108,10 +127,7 @@ fn alive(view: &ContainerView) -> bool {
         ContainerState::Created | ContainerState::Starting | ContainerState::Running | ContainerState::Paused => {
             view.pid != 0
         }
-        ContainerState::Queued
-        | ContainerState::Creating
-        | ContainerState::Stopped
-        | ContainerState::Deleting => false,
+        ContainerState::Queued | ContainerState::Creating | ContainerState::Stopped | ContainerState::Deleting => false,
     }
 }
 
@@ -122,17 +138,27 @@ fn usage(view: &ContainerView, hierarchies: &Hierarchies) -> ContainerStats {
     }
     usage.oom_kills = usage.oom_kills.max(view.oom_kills);
     usage.networks = network::read(view.pid);
-    ContainerStats { key: view.key.clone(), usage }
+    ContainerStats {
+        key: view.key.clone(),
+        usage,
+    }
 }
 
 /// Files of the kernel may make their reader wait (a cgroup lock that a dying container holds): not on a worker thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::new(ErrorCode::Internal, "stats", "", format!("the reading was cut short: {e}")))
+    tokio::task::spawn_blocking(work).await.map_err(|e| {
+        Error::new(
+            ErrorCode::Internal,
+            "stats",
+            "",
+            format!("the reading was cut short: {e}"),
+        )
+    })
 }
 
 fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -7,11 +7,15 @@ use crate::types::NetworkUsage;
 /// Empty if the process is gone or shares our own network namespace. The loopback is left out.
 pub(super) fn read(pid: u32) -> Vec<NetworkUsage> {
     let namespace = |of: &str| std::fs::read_link(Path::new("/proc").join(of).join("ns/net"));
-    let (Ok(theirs), Ok(ours)) = (namespace(&pid.to_string()), namespace("self")) else { return Vec::new() };
+    let (Ok(theirs), Ok(ours)) = (namespace(&pid.to_string()), namespace("self")) else {
+        return Vec::new();
+    };
     if theirs == ours {
         return Vec::new();
     }
-    std::fs::read_to_string(format!("/proc/{pid}/net/dev")).map(|text| parse(&text)).unwrap_or_default()
+    std::fs::read_to_string(format!("/proc/{pid}/net/dev"))
+        .map(|text| parse(&text))
+        .unwrap_or_default()
 }
 
 /// Two lines of headings, then `name: ` and 16 numbers: 8 received, 8 sent.
@@ -19,8 +23,21 @@ fn parse(text: &str) -> Vec<NetworkUsage> {
     let line = |line: &str| {
         let (name, numbers) = line.split_once(':')?;
         let n: Vec<u64> = numbers.split_ascii_whitespace().map_while(|n| n.parse().ok()).collect();
-        let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
-            n[..]
+        let [
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            _,
+            _,
+            _,
+            _,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+            ..,
+        ] = n[..]
         else {
             return None;
         };
@@ -57,7 +74,10 @@ mod test {
         let eth = &table[0];
         assert_eq!((eth.interface.as_str(), eth.rx_bytes), ("eth0", 9_007_199_254_740_993));
         assert_eq!((eth.rx_packets, eth.rx_errors, eth.rx_dropped), (11, 2, 3));
-        assert_eq!((eth.tx_bytes, eth.tx_packets, eth.tx_errors, eth.tx_dropped), (24, 5, 6, 7));
+        assert_eq!(
+            (eth.tx_bytes, eth.tx_packets, eth.tx_errors, eth.tx_dropped),
+            (24, 5, 6, 7)
+        );
     }
 
     #[test]

@@ -1,0 +1,299 @@
+//! What an earlier daemon left: found out in the container's own task, with a deadline, and what it costs is this container only.
+//!
+//! ```text
+//! shim lives ──▶ ask it: Created, Running, Paused, Stopped ──▶ as it says
+//!                        half made, or it can't be asked about a start ──▶ undone
+//!                        mute ──▶ as the record says; it is tried again as long as its process lives
+//! no shim ─────▶ exit recorded ──▶ Stopped │ init was made ──▶ buried │ half made ──▶ undone
+//! other boot ──▶ Stopped, "host rebooted"
+//! ```
+
+use std::sync::Arc;
+
+use berth_core::state::{Input, State};
+use berth_core::{ContainerKey, EventKind, ExecId, ExitStatus};
+use berth_record::{ContainerRecord, ExitRecord, Loaded, StateRecord, Verdict};
+use berth_wire::rpc::Method;
+use berth_wire::shim as wire;
+
+use super::execs::Exec;
+use super::exits::Ending;
+use super::remove::{Removal, remove};
+use super::task::Task;
+use super::{Link, bury};
+use crate::deps::ShimProcess;
+use crate::env::Told;
+use crate::shim;
+
+impl Task {
+    /// Brings the task to where the container is. Afterwards it serves, or is done if nothing was left to adopt.
+    pub(super) async fn find_out(&mut self) {
+        match berth_record::load(&self.env.layout, &self.key) {
+            Ok(loaded) => self.found(loaded).await,
+            Err(error) if error.is_not_found() => self.give_up(),
+            Err(error) => self.broken(&error),
+        }
+    }
+
+    async fn found(&mut self, loaded: Loaded) {
+        let verdict = match berth_record::judge(&loaded, &self.env.boot_id) {
+            Ok(verdict) => verdict,
+            Err(error) => return self.broken(&error),
+        };
+        let Loaded {
+            folder,
+            container,
+            shim,
+            exit_seq,
+            ..
+        } = loaded;
+        let folder = Arc::new(folder);
+        self.folder = Some(folder.clone());
+        let Some(record) = container else {
+            // Nothing was made before the record was.
+            return self.undo(None, false).await;
+        };
+        match record.incarnation.parse() {
+            Ok(incarnation) => self.incarnation = incarnation,
+            Err(error) => return self.broken(&error),
+        }
+        self.record = record;
+        self.pid = shim.as_ref().and_then(|s| s.init).map_or(0, |init| init.pid);
+        if let Some(shim) = &shim {
+            self.cgroup = shim.cgroup.clone();
+            if self.record.started_at == 0 {
+                self.record.started_at = shim.started_at;
+            }
+        }
+        match verdict {
+            Verdict::Live { pid, shim } => match ShimProcess::new(pid, shim) {
+                Ok(process) => self.ask(Arc::new(process), exit_seq).await,
+                Err(error) => self.broken(&error),
+            },
+            Verdict::Ended { exit } => self.stopped(exit.status(), exit_seq).await,
+            Verdict::Rebooted => {
+                let status = ExitStatus::reboot(self.env.clock.now());
+                let record = ExitRecord::new(&self.record.incarnation, "", self.pid, &status);
+                if let Err(error) = folder.write_exit(&record) {
+                    tracing::error!(container = %self.key, %error, "its end by the reboot could not be recorded");
+                }
+                self.stopped(status, exit_seq).await;
+            }
+            Verdict::Lost { .. } => {
+                self.state = self.recorded_state();
+                self.publish();
+                self.bury();
+            }
+            Verdict::HalfMade => self.undo(None, true).await,
+        }
+    }
+
+    /// Its shim lives and knows better than any record.
+    async fn ask(&mut self, process: Arc<ShimProcess>, exit_seq: Option<u64>) {
+        let Some(folder) = self.folder.clone() else { return };
+        let deadline = self.env.config().shim.adopt_timeout;
+        let asked = async {
+            let link = bury::connect(&self.env, &folder, process.clone(), &self.facts_in).await?;
+            let state = link
+                .client
+                .call::<wire::StateResponse>(Method::State, &wire::StateRequest {}, deadline)
+                .await;
+            Ok::<_, String>((link, state.map_err(|e| e.to_string())?))
+        };
+        let (link, answer) = match asked.await {
+            Ok(answered) => answered,
+            Err(error) => {
+                tracing::error!(
+                    container = %self.key, shim = process.pid(), error,
+                    "its shim does not answer; the container is kept as it was recorded and the shim is tried again"
+                );
+                self.state = self.recorded_state();
+                self.relink(process);
+                return self.publish();
+            }
+        };
+        let init = answer.processes.iter().find(|p| p.exec_id.is_empty());
+        let started = init.map_or(0, |p| p.started_at);
+        if self.record.started_at == 0 {
+            self.record.started_at = started;
+        }
+        let state = match answer.state() {
+            wire::State::Empty | wire::State::Creating => return self.undo(Some(link), true).await,
+            // Run had not come to its end, and nobody would hear of it.
+            wire::State::Created if self.record.run => return self.undo(Some(link), true).await,
+            wire::State::Created => State::Created,
+            wire::State::Running => State::Running,
+            wire::State::Paused => State::Paused,
+            wire::State::Stopped => State::Stopped,
+        };
+        self.pid = init.map_or(self.pid, |p| p.pid);
+        self.cgroup = answer.cgroup.clone();
+        self.oom_kills = answer.oom_kills;
+        let exit = init.and_then(|p| p.exit).map(|e| shim::exit(&e));
+        self.link = Some(link.clone());
+        // What was not told before the crash is told now, the beginning before the end.
+        let has_execs = answer.processes.iter().any(|p| !p.exec_id.is_empty());
+        let behind = matches!(self.record.state, StateRecord::Creating)
+            || (self.record.state == StateRecord::Created && self.record.started_at != 0);
+        let env = self.env.clone();
+        let nothing = Told::default();
+        let told = if behind || has_execs {
+            env.told().await
+        } else {
+            &nothing
+        };
+        if behind {
+            if self.record.state == StateRecord::Creating {
+                self.tell_unless(told, EventKind::Created);
+            }
+            self.state = State::Created;
+            if self.record.started_at != 0 {
+                self.tell_unless(told, EventKind::Started);
+                self.state = State::Running;
+            }
+            self.save();
+        }
+        for process in answer.processes.iter().filter(|p| !p.exec_id.is_empty()) {
+            self.adopt_exec(process, told);
+        }
+        match (state, exit) {
+            (State::Stopped, Some(status)) => self.stopped(status, exit_seq).await,
+            (State::Stopped, None) => self.state = self.recorded_state(),
+            (state, _) => self.state = state,
+        }
+        self.publish();
+        if let Err(error) = link.client.subscribe().await {
+            // Its end is on the way as a fact.
+            tracing::debug!(container = %self.key, %error, "its shim went just now");
+        }
+        tracing::debug!(container = %self.key, state = %self.state, "adopted");
+    }
+
+    fn tell_unless(&mut self, told: &Told, kind: EventKind) {
+        if !told.has(self.incarnation, None, kind) {
+            self.tell(kind);
+        }
+    }
+
+    fn adopt_exec(&mut self, process: &wire::Process, told: &Told) {
+        let Ok(exec) = process.exec_id.parse::<ExecId>() else {
+            return;
+        };
+        let entry = Exec {
+            pid: process.pid,
+            started_at: process.started_at,
+            terminal: process.terminal,
+            request_id: process.request_id.clone(),
+            exit: None,
+            ending: None,
+        };
+        self.execs.insert(exec.clone(), entry);
+        if !told.has(self.incarnation, Some(&exec), EventKind::ExecStarted) {
+            self.tell_exec_started(&exec, process.pid);
+        }
+        if let Some(exit) = process.exit {
+            let status = shim::exit(&exit);
+            match told.exit(self.incarnation, Some(&exec)) {
+                Some(number) => {
+                    self.mark(Some(&exec), number);
+                    if let Some(entry) = self.execs.get_mut(&exec) {
+                        entry.exit = Some(status);
+                    }
+                }
+                None => self.exec_ended(exec, Ending { status, ack: None }),
+            }
+        }
+    }
+
+    /// It has ended; its end gets its number if it has none.
+    async fn stopped(&mut self, status: ExitStatus, exit_seq: Option<u64>) {
+        let known = match exit_seq {
+            Some(number) => Some(number),
+            None => self.env.clone().told().await.exit(self.incarnation, None),
+        };
+        // Any state with an init: the table makes it Stopped.
+        self.state = State::Running;
+        match known {
+            Some(number) => {
+                if exit_seq.is_none() {
+                    self.mark(None, number);
+                }
+                self.exit = Some(status);
+                self.state = State::Stopped;
+                self.publish();
+            }
+            None => {
+                self.ending = Some(Ending { status, ack: None });
+                self.input(Input::Exited, None);
+            }
+        }
+    }
+
+    /// The state that the record hints at.
+    fn recorded_state(&self) -> State {
+        match self.record.state {
+            StateRecord::Creating | StateRecord::Created => State::Created,
+            StateRecord::Running | StateRecord::Stopped | StateRecord::Deleting => State::Running,
+            StateRecord::Paused => State::Paused,
+        }
+    }
+
+    /// Half made: nobody was told of it, so it is as if it had never been.
+    async fn undo(&mut self, link: Option<Link>, made: bool) {
+        tracing::info!(container = %self.key, "a creation that the last daemon did not finish is undone");
+        let Some(folder) = self.folder.clone() else {
+            return self.give_up();
+        };
+        let removal = Removal {
+            env: self.env.clone(),
+            key: self.key.clone(),
+            record: with_names(&self.key, &self.incarnation.to_string(), &self.record),
+            folder,
+            log: true,
+            link,
+            made,
+            force: true,
+        };
+        let left = remove(removal).await;
+        if !left.is_empty() {
+            tracing::warn!(container = %self.key, ?left, "it was undone, but for this; it is tried again");
+        }
+        self.give_up();
+    }
+
+    /// Nothing to adopt: the id is free.
+    fn give_up(&mut self) {
+        self.env.registry.remove(&self.key);
+        self.done = true;
+    }
+
+    /// Kept, so that its id is not used again over what may still run; delete with force removes it.
+    fn broken(&mut self, error: &dyn std::fmt::Display) {
+        tracing::error!(
+            container = %self.key, %error,
+            "its records can't be used; the container is kept as lost, delete it with force"
+        );
+        if self.folder.is_none() {
+            self.folder = berth_record::Folder::open(&self.env.layout, &self.key)
+                .ok()
+                .map(Arc::new);
+        }
+        self.record = with_names(&self.key, &self.incarnation.to_string(), &self.record);
+        self.exit = Some(ExitStatus::lost(
+            self.env.clock.now(),
+            format!("its records can't be used: {error}"),
+        ));
+        self.state = State::Stopped;
+        self.publish();
+    }
+}
+
+/// A record that is missing or broken has no names of its own.
+fn with_names(key: &ContainerKey, incarnation: &str, record: &ContainerRecord) -> ContainerRecord {
+    ContainerRecord {
+        namespace: key.namespace.to_string(),
+        id: key.id.to_string(),
+        incarnation: incarnation.to_owned(),
+        ..record.clone()
+    }
+}

@@ -1,0 +1,244 @@
+//! More processes in a container.
+
+use berth_core::{ErrorCode, EventKind, ExecId, ExitStatus, Stdio};
+use berth_wire::rpc::Method;
+use berth_wire::shim as wire;
+use tokio::time::Duration;
+
+use super::exits::Ending;
+use super::task::Task;
+use super::{Fact, calls};
+use crate::reply::Reply;
+use crate::shim::{self, CallError};
+use crate::stage::stage;
+use crate::types::{Deleted, ExecSpec, ExecStarted, NewEvent};
+
+/// On top of the runtime's own deadline.
+const SLACK: Duration = Duration::from_secs(5);
+
+pub(crate) struct Exec {
+    /// 0 = it is being started.
+    pub(super) pid: u32,
+    pub(super) started_at: i64,
+    pub(super) terminal: bool,
+    pub(super) request_id: String,
+    /// Once it was told.
+    pub(super) exit: Option<ExitStatus>,
+    /// Its end came before the answer to its start did.
+    pub(super) ending: Option<Ending>,
+}
+
+impl Task {
+    pub(super) fn exec(&mut self, spec: ExecSpec, request_id: String, reply: Reply<ExecStarted>) {
+        let Some(link) = self.link.clone() else {
+            return reply.send(Err(calls::no_shim("exec", &self.key)));
+        };
+        let exec = match spec.exec_id {
+            Some(exec) if self.execs.contains_key(&exec) => {
+                let message =
+                    format!("exec id {exec} is in use; delete that exec first, or let the daemon choose an id");
+                return reply.send(Err(self.error("exec", ErrorCode::AlreadyExists, message)));
+            }
+            Some(exec) => exec,
+            None => match berth_record::random::hex::<8>()
+                .map_err(|e| e.to_string())
+                .and_then(|hex| hex.parse().map_err(|e: berth_core::Error| e.to_string()))
+            {
+                Ok(exec) => exec,
+                Err(e) => {
+                    return reply.send(Err(self.error(
+                        "exec",
+                        ErrorCode::Internal,
+                        format!("make an exec id: {e}"),
+                    )));
+                }
+            },
+        };
+        let config = self.env.config();
+        let stdio: Stdio = spec.stdio.resolve(&config.log);
+        let entry = Exec {
+            pid: 0,
+            started_at: 0,
+            terminal: stdio.terminal,
+            request_id: request_id.clone(),
+            exit: None,
+            ending: None,
+        };
+        self.execs.insert(exec.clone(), entry);
+        self.publish();
+        stage!("exec.reserved");
+        let (process_json, overrides) = shim::exec_process(spec.process);
+        let request = wire::ExecRequest {
+            exec_id: exec.to_string(),
+            process_json: process_json.into(),
+            overrides,
+            stdio: Some(shim::stdio(&stdio, None)),
+            request_id,
+        };
+        let deadline = Duration::from_millis(self.record.runtime.timeout_ms) + SLACK;
+        reply.stage("starting");
+        self.beside(async move {
+            let timeout = CallError::Timeout {
+                method: "Exec",
+                after: deadline,
+            };
+            let calling = async {
+                let pending = link.client.send::<wire::ExecResponse>(Method::Exec, &request).await?;
+                stage!("exec.sent");
+                pending.answer().await
+            };
+            let result = tokio::time::timeout(deadline, calling).await.unwrap_or(Err(timeout));
+            if let Err(CallError::Timeout { .. }) = &result {
+                // Whatever came of it must not live on unknown.
+                let request = wire::DeleteRequest {
+                    exec_id: exec.to_string(),
+                    force: true,
+                };
+                let _ = link
+                    .client
+                    .call::<wire::DeleteResponse>(Method::Delete, &request, SLACK)
+                    .await;
+            }
+            Fact::ExecAnswered { exec, result, reply }
+        });
+    }
+
+    pub(super) fn exec_answered(
+        &mut self,
+        exec: ExecId,
+        result: Result<wire::ExecResponse, CallError>,
+        reply: Reply<ExecStarted>,
+    ) {
+        stage!("exec.answered");
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => {
+                if let Some(Exec {
+                    ending: Some(Ending { ack: Some(number), .. }),
+                    ..
+                }) = self.execs.remove(&exec)
+                {
+                    self.ack(number);
+                }
+                self.publish();
+                return reply.send(Err(error.into_error("exec", &self.key)));
+            }
+        };
+        let now = self.env.clock.now();
+        let Some(entry) = self.execs.get_mut(&exec) else {
+            return reply.send(Err(self.error(
+                "exec",
+                ErrorCode::Cancelled,
+                "the exec was deleted while it was started",
+            )));
+        };
+        entry.pid = response.pid;
+        entry.started_at = now;
+        let ending = entry.ending.take();
+        self.tell_exec_started(&exec, response.pid);
+        stage!("exec.told");
+        if let Some(ending) = ending {
+            self.exec_ended(exec.clone(), ending);
+        }
+        self.publish();
+        reply.send(Ok(ExecStarted {
+            pid: response.pid,
+            exec_id: exec,
+        }));
+    }
+
+    pub(super) fn tell_exec_started(&mut self, exec: &ExecId, pid: u32) {
+        let event = NewEvent {
+            exec_id: Some(exec.clone()),
+            pid,
+            ..self.event(EventKind::ExecStarted)
+        };
+        self.say(event, None);
+    }
+
+    pub(super) fn exec_ended(&mut self, exec: ExecId, ending: Ending) {
+        match self.execs.get_mut(&exec) {
+            // Deleted, or told before and the acknowledgement did not arrive.
+            None | Some(Exec { exit: Some(_), .. }) => {
+                if let Some(number) = ending.ack {
+                    self.ack(number);
+                }
+            }
+            // Nobody hears of an end before the beginning.
+            Some(entry) if entry.pid == 0 => entry.ending = Some(ending),
+            Some(entry) => {
+                entry.exit = Some(ending.status.clone());
+                let pid = entry.pid;
+                self.tell_exec_exit(&exec, pid, ending);
+                self.publish();
+            }
+        }
+    }
+
+    /// The shim is gone: what ran in the container ends with it.
+    pub(super) fn lose_execs(&mut self) {
+        let running: Vec<ExecId> = self
+            .execs
+            .iter()
+            .filter(|(_, e)| e.pid != 0 && e.exit.is_none())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for exec in running {
+            let record = self.folder.as_ref().and_then(|f| f.exec(exec.as_str()).ok().flatten());
+            let status = record
+                .and_then(|r| r.exit)
+                .map(|exit| exit.status())
+                .unwrap_or_else(|| {
+                    ExitStatus::lost(
+                        self.env.clock.now(),
+                        "the shim was killed, so how it ended is not known",
+                    )
+                });
+            self.exec_ended(exec, Ending { status, ack: None });
+        }
+    }
+
+    pub(super) fn delete_exec(&mut self, exec: ExecId, force: bool, reply: Reply<Deleted>) {
+        let Some(entry) = self.execs.get(&exec) else {
+            return reply.send(Ok(Deleted::default()));
+        };
+        if entry.exit.is_none() && !force {
+            let message = format!("exec {exec} is running; signal it and wait for it first, or delete it with force");
+            return reply.send(Err(self.error("delete", ErrorCode::WrongState, message)));
+        }
+        let Some(link) = self.link.clone() else {
+            // Its shim is gone, so only records are left.
+            let result = Ok(());
+            return self.exec_deleted(exec, result, reply);
+        };
+        let request = wire::DeleteRequest {
+            exec_id: exec.to_string(),
+            force,
+        };
+        let deadline = self.env.config().shim.call_timeout;
+        self.beside(async move {
+            let result = link
+                .client
+                .call::<wire::DeleteResponse>(Method::Delete, &request, deadline)
+                .await
+                .map(drop);
+            Fact::ExecDeleted { exec, result, reply }
+        });
+    }
+
+    pub(super) fn exec_deleted(&mut self, exec: ExecId, result: Result<(), CallError>, reply: Reply<Deleted>) {
+        match result {
+            Ok(()) => {
+                let exit = self.execs.remove(&exec).and_then(|entry| entry.exit);
+                if let Some(folder) = &self.folder
+                    && let Err(error) = folder.remove_exec(exec.as_str())
+                {
+                    tracing::warn!(container = %self.key, %exec, %error, "an exec's record could not be removed");
+                }
+                self.publish();
+                reply.send(Ok(Deleted { exit, left: Vec::new() }));
+            }
+            Err(error) => reply.send(Err(error.into_error("delete", &self.key))),
+        }
+    }
+}

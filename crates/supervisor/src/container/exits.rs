@@ -1,0 +1,187 @@
+//! Exits and other news of the shim; and events on their way to the journal.
+//!
+//! Invariant: an exit gets exactly one number. Before it is told its record exists (the shim's); it is journaled, then marked in the
+//! folder with its number, then acknowledged, then everybody who waits hears it. If the journal is full, those who wait hear it
+//! all the same, and it is journaled, marked and acknowledged as soon as there is room.
+
+use berth_core::state::Input;
+use berth_core::{EventKind, ExecId, ExitReason, ExitStatus};
+use berth_wire::rpc::Method;
+use berth_wire::shim::{self as wire, event::What};
+use tokio::time::Duration;
+
+use super::Fact;
+use super::task::Task;
+use crate::env::EXITS;
+use crate::shim;
+use crate::stage::stage;
+use crate::types::NewEvent;
+
+/// Until the journal is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// An end that was not told yet.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    pub(super) status: ExitStatus,
+    /// Number of the shim's event that told it.
+    pub(super) ack: Option<u64>,
+}
+
+pub(super) struct Unsaid {
+    event: NewEvent,
+    exit: Option<Mark>,
+}
+
+/// What follows the journaling of an exit.
+pub(super) struct Mark {
+    exec: Option<ExecId>,
+    ack: Option<u64>,
+}
+
+impl Task {
+    pub(super) fn shim_event(&mut self, event: wire::Event) {
+        match event.what {
+            Some(What::Exited(exited)) => self.exited(event.number, exited),
+            Some(What::Oom(oom)) => {
+                self.oom_kills = oom.count;
+                let told = self.event(EventKind::Oom);
+                self.say(told, None);
+                self.ack(event.number);
+                self.publish();
+            }
+            Some(What::ForeignWait(wait)) => {
+                if let Some(permit) = &self.permit {
+                    tracing::debug!(container = %self.key, stage = wait.stage, "its start waits for something foreign");
+                    permit.give_back();
+                }
+            }
+            None => self.ack(event.number),
+        }
+    }
+
+    fn exited(&mut self, number: u64, exited: wire::ProcessExited) {
+        let Some(exit) = exited.exit else {
+            return self.ack(number);
+        };
+        stage!("exit.received");
+        let (status, ack) = (shim::exit(&exit), Some(number));
+        if !exited.exec_id.is_empty() {
+            match exited.exec_id.parse() {
+                Ok(exec) => self.exec_ended(exec, Ending { status, ack }),
+                Err(_) => self.ack(number),
+            }
+        } else if self.exit.is_some() {
+            // Told before; the acknowledgement did not arrive.
+            self.ack(number);
+        } else {
+            self.ending = Some(Ending { status, ack });
+            self.input(Input::Exited, None);
+        }
+    }
+
+    pub(super) fn tell_exit(&mut self) {
+        let Some(Ending { mut status, ack }) = self.ending.take() else {
+            return;
+        };
+        if self.record.started_at == 0 && status.reason != ExitReason::Reboot {
+            status.reason = ExitReason::StartFailed;
+            if status.message.is_empty() {
+                let why = self.failure.as_ref().map(|e| e.message().to_owned());
+                status.message = why.unwrap_or_else(|| "it ended before it was started".into());
+            }
+        }
+        self.count_exit(status.reason);
+        let event = NewEvent {
+            exit: Some(status.clone()),
+            at: status.exited_at,
+            ..self.event(EventKind::Exited)
+        };
+        self.say(event, Some(Mark { exec: None, ack }));
+        self.exit = Some(status);
+    }
+
+    pub(super) fn tell_exec_exit(&mut self, exec: &ExecId, pid: u32, Ending { status, ack }: Ending) {
+        let event = NewEvent {
+            exec_id: Some(exec.clone()),
+            pid,
+            at: status.exited_at,
+            exit: Some(status),
+            ..self.event(EventKind::ExecExited)
+        };
+        self.say(
+            event,
+            Some(Mark {
+                exec: Some(exec.clone()),
+                ack,
+            }),
+        );
+    }
+
+    fn count_exit(&self, reason: ExitReason) {
+        if let Some(i) = EXITS.iter().position(|r| *r == reason) {
+            self.env.counters().exits[i] += 1;
+        }
+    }
+
+    /// Into the journal, behind what waits for it already.
+    pub(super) fn say(&mut self, event: NewEvent, exit: Option<Mark>) {
+        self.unsaid.push_back(Unsaid { event, exit });
+        if !self.retrying {
+            self.say_all();
+        }
+    }
+
+    pub(super) fn say_all(&mut self) {
+        while let Some(unsaid) = self.unsaid.front() {
+            let number = match self.env.bus.publish(unsaid.event.clone()) {
+                Ok(event) => event.cursor.number,
+                Err(error) => {
+                    tracing::error!(container = %self.key, %error, "an event is not journaled yet; it is tried again");
+                    self.retrying = true;
+                    return self.beside(async {
+                        tokio::time::sleep(RETRY).await;
+                        Fact::Retry
+                    });
+                }
+            };
+            if let Some(Unsaid { exit: Some(mark), .. }) = self.unsaid.pop_front() {
+                stage!("exit.journaled");
+                self.mark(mark.exec.as_ref(), number);
+                stage!("exit.marked");
+                if let Some(number) = mark.ack {
+                    self.ack(number);
+                }
+            }
+        }
+    }
+
+    /// Notes in the folder which number an exit has.
+    pub(super) fn mark(&self, exec: Option<&ExecId>, number: u64) {
+        let Some(folder) = &self.folder else { return };
+        let marked = match exec {
+            None => folder.write_exit_seq(number),
+            Some(exec) => folder.write_exec_seq(exec.as_str(), number),
+        };
+        if let Err(error) = marked {
+            // The journal knows it too.
+            tracing::warn!(container = %self.key, %error, "an exit's number could not be noted");
+        }
+    }
+
+    /// The shim may forget its events up to this one.
+    pub(super) fn ack(&self, number: u64) {
+        let Some(link) = self.link.clone().filter(|_| number > 0) else {
+            return;
+        };
+        let deadline = self.env.config().shim.call_timeout;
+        tokio::spawn(async move {
+            // Lost: it comes again, and is known.
+            let _ = link
+                .client
+                .call::<wire::AckResponse>(Method::Ack, &wire::AckRequest { number }, deadline)
+                .await;
+            stage!("exit.acked");
+        });
+    }
+}

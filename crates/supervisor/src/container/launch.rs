@@ -1,0 +1,261 @@
+//! Making a container: record, shim, one frame; and undoing what was made if any of it fails.
+
+use std::sync::Arc;
+
+use berth_core::state::{Input, State};
+use berth_core::{ContainerKey, ErrorCode, Stdio, StdioTo};
+use berth_record::{ContainerRecord, Folder};
+use berth_wire::rpc::Method;
+use berth_wire::shim as wire;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant};
+
+use super::remove::{Removal, remove};
+use super::task::Task;
+use super::{Fact, Link, Starter};
+use crate::env::Env;
+use crate::stage::stage;
+use crate::types::{Stage, Started};
+use crate::{Error, shim, store};
+
+/// A container that was made.
+pub(crate) struct Launched {
+    link: Link,
+    folder: Arc<Folder>,
+    response: wire::CreateResponse,
+    /// When the answer came, by the clock on the wall.
+    at: i64,
+    stages: Vec<Stage>,
+}
+
+/// What exists so far, for the undoing.
+#[derive(Default)]
+struct Made {
+    folder: Option<Arc<Folder>>,
+    log: bool,
+    link: Option<Link>,
+    /// The runtime may have been called.
+    asked: bool,
+}
+
+struct Launch {
+    env: Arc<Env>,
+    key: ContainerKey,
+    record: ContainerRecord,
+    operation: &'static str,
+    facts: mpsc::Sender<Fact>,
+}
+
+impl Task {
+    pub(super) fn launch(&mut self) {
+        let launch = Launch {
+            env: self.env.clone(),
+            key: self.key.clone(),
+            record: self.record.clone(),
+            operation: self.start_operation(),
+            facts: self.facts_in.clone(),
+        };
+        let (abort, aborted) = oneshot::channel();
+        self.abort = Some(abort);
+        let (deadline, permit) = (self.start_timeout(), self.permit.clone());
+        self.beside(async move {
+            let mut made = Made::default();
+            let error = tokio::select! {
+                result = launch.go(&mut made) => match result {
+                    Ok(launched) => return Fact::Launched(Ok(launched)),
+                    Err(error) => error,
+                },
+                () = tokio::time::sleep(deadline) => launch.error(
+                    ErrorCode::Timeout,
+                    format!("not started within {} ms; it was undone", deadline.as_millis()),
+                ),
+                Ok(()) = aborted => launch.error(ErrorCode::Cancelled, "the container was deleted while it was started"),
+            };
+            // Undoing may take long, and holds nobody else up.
+            if let Some(permit) = permit {
+                permit.give_back();
+            }
+            launch.undo(made).await;
+            Fact::Launched(Err(error))
+        });
+    }
+
+    pub(super) fn launched(&mut self, result: Result<Launched, Error>) {
+        stage!("create.answered");
+        self.permit = None;
+        self.abort = None;
+        let operation = self.start_operation();
+        let starter = self.starter.take();
+        let launched = match result {
+            Ok(launched) => launched,
+            Err(error) => {
+                self.env.counters().starts_failed += 1;
+                self.failure = Some(error.clone());
+                self.input(Input::CreateFailed, None);
+                if let Some(starter) = starter {
+                    starter.fail(error);
+                }
+                return;
+            }
+        };
+        let Launched {
+            link,
+            folder,
+            response,
+            at,
+            stages,
+        } = launched;
+        for stage in stages {
+            self.env.observe(&stage.name, stage.duration);
+            self.add_stage(&stage.name, stage.duration);
+        }
+        self.folder = Some(folder);
+        self.pid = response.pid;
+        self.cgroup = response.cgroup;
+        let lost = link.client.is_gone().then_some(link.number);
+        self.link = Some(link);
+        if self.record.run {
+            self.record.started_at = at;
+            self.count_start();
+            self.input(Input::Started, None);
+        } else {
+            self.input(Input::Created, None);
+        }
+        match starter {
+            Some(starter) if self.state == State::Deleting => {
+                let message = "the container was deleted while it was started";
+                starter.fail(Error::new(ErrorCode::Cancelled, operation, &self.key, message));
+            }
+            Some(Starter::Make(reply)) => reply.send(Ok(Started {
+                pid: self.pid,
+                incarnation: self.incarnation,
+            })),
+            Some(Starter::Start(_)) | None => {}
+        }
+        if let Some(number) = lost {
+            self.shim_gone(number);
+        }
+    }
+}
+
+impl Launch {
+    fn error(&self, code: ErrorCode, message: impl Into<String>) -> Error {
+        Error::new(code, self.operation, &self.key, message)
+    }
+
+    fn io(&self, what: &str, error: impl Into<std::io::Error>) -> Error {
+        let error = error.into();
+        let code = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::OutOfMemory => {
+                ErrorCode::Resources
+            }
+            // EMFILE, ENFILE, EAGAIN: tables of the kernel's that are full.
+            _ if matches!(error.raw_os_error(), Some(24 | 23 | 11)) => ErrorCode::Resources,
+            _ => ErrorCode::Internal,
+        };
+        self.error(code, format!("{what}: {error}"))
+    }
+
+    async fn go(&self, made: &mut Made) -> Result<Launched, Error> {
+        let mut stages = Vec::with_capacity(8);
+        let mut last = Instant::now();
+        let mut lap = |name: &str| {
+            let now = Instant::now();
+            stages.push(Stage {
+                name: name.into(),
+                duration: now - std::mem::replace(&mut last, now),
+            });
+        };
+
+        let folder = Folder::create(&self.env.layout, &self.key).map_err(|e| self.io("make its folder", e))?;
+        let folder = made.folder.insert(Arc::new(folder)).clone();
+        folder
+            .write_container(&self.record)
+            .map_err(|e| self.io("write its record", e))?;
+        stage!("create.recorded");
+        let stdio = Stdio::from(&self.record.stdio);
+        let log_dir =
+            matches!(&stdio.to, StdioTo::Log(log) if !log.discard).then(|| self.env.layout.log_dir(&self.key));
+        if log_dir.is_some() {
+            made.log = true;
+            let (layout, key) = (self.env.layout.clone(), self.key.clone());
+            let making = tokio::task::spawn_blocking(move || store::make_log(&layout, &key)).await;
+            making
+                .map_err(std::io::Error::other)
+                .flatten()
+                .map_err(|e| self.io("make its log folder", e))?;
+        }
+        stage!("create.prepared");
+        lap("record");
+
+        let link = Link::fork(&self.env, &folder, &self.key, &self.facts)
+            .await
+            .map_err(|e| self.io("fork its shim", e))?;
+        made.link = Some(link.clone());
+        stage!("create.forked");
+        lap("fork");
+
+        let config = self.env.config();
+        let request = create_request(&self.record, &config.shim, shim::stdio(&stdio, log_dir.as_deref()));
+        let failed = |e: shim::CallError| e.into_error(self.operation, &self.key);
+        link.client.subscribe().await.map_err(failed)?;
+        made.asked = true;
+        let pending = link
+            .client
+            .send::<wire::CreateResponse>(Method::Create, &request)
+            .await
+            .map_err(failed)?;
+        stage!("create.sent");
+        let mut response = pending.answer().await.map_err(failed)?;
+        lap("shim");
+        stages.extend(shim::stages(std::mem::take(&mut response.stages)));
+        Ok(Launched {
+            link,
+            folder,
+            response,
+            at: self.env.clock.now(),
+            stages,
+        })
+    }
+
+    /// Leaves nothing behind; what resists is retried in the background and named in the log.
+    async fn undo(&self, made: Made) {
+        let Some(folder) = made.folder else { return };
+        let removal = Removal {
+            env: self.env.clone(),
+            key: self.key.clone(),
+            record: self.record.clone(),
+            folder,
+            log: made.log,
+            link: made.link,
+            made: made.asked,
+            force: true,
+        };
+        let left = remove(removal).await;
+        if !left.is_empty() {
+            tracing::warn!(container = %self.key, ?left, "a start was undone, but for this; it is tried again");
+        }
+    }
+}
+
+/// All that a shim must be told to make the container.
+pub(super) fn create_request(
+    record: &ContainerRecord,
+    config: &crate::ShimConfig,
+    stdio: wire::Stdio,
+) -> wire::CreateRequest {
+    let ms = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+    wire::CreateRequest {
+        namespace: record.namespace.clone(),
+        id: record.id.clone(),
+        incarnation: record.incarnation.clone(),
+        bundle: record.bundle.to_string_lossy().into_owned(),
+        driver: Some(shim::driver(&record.runtime)),
+        stdio: Some(stdio),
+        start: record.run,
+        runtime_timeout_ms: u32::try_from(record.runtime.timeout_ms).unwrap_or(u32::MAX),
+        cleanup_only: false,
+        drain_timeout_ms: ms(config.drain_timeout),
+        oom_score_adj: config.oom_score_adj,
+    }
+}

@@ -1,0 +1,256 @@
+//! Removing everything of a container. Every step can be repeated, and what resists moves to the background with the id free.
+//!
+//! The shim (or one forked for the cleaning up, if the container's own is gone or mute) has the runtime delete what it knows; then
+//! the shim ends, the log goes, and the folder is renamed and removed.
+
+use std::sync::Arc;
+
+use berth_core::ContainerKey;
+use berth_record::{ContainerRecord, Folder};
+use berth_wire::rpc::Method;
+use berth_wire::shim as wire;
+use tokio::sync::mpsc;
+use tokio::time::Duration;
+
+use super::launch::create_request;
+use super::task::Task;
+use super::{Fact, Link};
+use crate::env::Env;
+use crate::shim::CallError;
+use crate::stage::stage;
+use crate::store::{self, Tomb};
+
+/// On top of the runtime's own deadline, for what the shim does around its call.
+const SLACK: Duration = Duration::from_secs(5);
+/// How long a shim may take to end when asked.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Between two tries in the background: doubled from the first to the last.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+pub(super) struct Removal {
+    pub(super) env: Arc<Env>,
+    pub(super) key: ContainerKey,
+    pub(super) record: ContainerRecord,
+    pub(super) folder: Arc<Folder>,
+    /// There may be a log.
+    pub(super) log: bool,
+    pub(super) link: Option<Link>,
+    /// A runtime may have been called for it: only a shim can clean up.
+    pub(super) made: bool,
+    pub(super) force: bool,
+}
+
+impl Task {
+    /// Once: a removal that is under way goes on.
+    pub(super) fn remove(&mut self) {
+        if std::mem::replace(&mut self.removing, true) {
+            return;
+        }
+        stage!("delete.begun");
+        let Some(folder) = self.folder.clone() else {
+            return self.beside(async { Fact::Removed { left: Vec::new() } });
+        };
+        let log = self.log_path(&(&self.record.stdio).into()).is_some();
+        let removal = Removal {
+            env: self.env.clone(),
+            key: self.key.clone(),
+            record: self.record.clone(),
+            folder,
+            log,
+            link: self.link.clone(),
+            made: true,
+            // What ended is deleted as such; anything else was wished with force.
+            force: self.exit.is_none(),
+        };
+        self.beside(async move {
+            Fact::Removed {
+                left: remove(removal).await,
+            }
+        });
+    }
+}
+
+/// Answers what could not be removed; that is tried again in the background.
+pub(super) async fn remove(removal: Removal) -> Vec<String> {
+    let Removal {
+        env,
+        key,
+        record,
+        folder,
+        log,
+        link,
+        made,
+        force,
+    } = removal;
+    let mut left = if made {
+        empty(&env, &key, &record, &folder, link.clone(), force).await
+    } else {
+        Vec::new()
+    };
+    stage!("delete.emptied");
+    if let Some(link) = link {
+        say_goodbye(&link).await;
+    }
+    stage!("delete.shutdown");
+    if log {
+        let (layout, of) = (env.layout.clone(), key.clone());
+        let removing = tokio::task::spawn_blocking(move || store::remove_log(&layout, &of)).await;
+        if let Err(e) = removing.map_err(std::io::Error::other).flatten() {
+            left.push(format!("log folder {}: {e}", env.layout.log_dir(&key).display()));
+        }
+    }
+    let tomb = match store::bury(&env.layout, &key, &record.incarnation) {
+        Ok(tomb) => tomb,
+        Err(e) => {
+            left.push(format!("folder {}: {e}", env.layout.container(&key).display()));
+            return left;
+        }
+    };
+    stage!("delete.renamed");
+    if left.is_empty()
+        && let Err(e) = tomb.remove(&env.layout)
+    {
+        left.push(format!("folder {}: {e}", tomb.path(&env.layout).display()));
+    }
+    stage!("delete.removed");
+    if !left.is_empty() {
+        tokio::spawn(clean_up(env, tomb, RETRY.0));
+    }
+    left
+}
+
+/// Has a shim remove all that it and the runtime made; a mute one is replaced by another. Answers what is left.
+async fn empty(
+    env: &Arc<Env>,
+    key: &ContainerKey,
+    record: &ContainerRecord,
+    folder: &Arc<Folder>,
+    link: Option<Link>,
+    force: bool,
+) -> Vec<String> {
+    let deadline = Duration::from_millis(record.runtime.timeout_ms) + SLACK;
+    if let Some(link) = &link {
+        match delete(link, force, deadline).await {
+            Ok(left) => return left,
+            Err(error) => {
+                tracing::warn!(container = %key, %error, "its shim did not delete it; another one is tried");
+                kill(link).await;
+            }
+        }
+    }
+    let (facts, _ignored) = mpsc::channel(1);
+    let cleaner = match Link::fork(env, folder, key, &facts).await {
+        Ok(cleaner) => cleaner,
+        Err(e) => return vec![format!("a shim to clean up could not be forked: {e}")],
+    };
+    let config = env.config();
+    let request = wire::CreateRequest {
+        cleanup_only: true,
+        start: false,
+        ..create_request(
+            record,
+            &config.shim,
+            wire::Stdio {
+                to: Some(wire::stdio::To::Null(wire::Null {})),
+                ..Default::default()
+            },
+        )
+    };
+    let cleaning = async {
+        cleaner
+            .client
+            .call::<wire::CreateResponse>(Method::Create, &request, deadline)
+            .await?;
+        delete(&cleaner, true, deadline).await
+    };
+    let left = cleaning
+        .await
+        .unwrap_or_else(|e| vec![format!("what its runtime made: {e}")]);
+    say_goodbye(&cleaner).await;
+    left
+}
+
+async fn delete(link: &Link, force: bool, deadline: Duration) -> Result<Vec<String>, CallError> {
+    let request = wire::DeleteRequest {
+        exec_id: String::new(),
+        force,
+    };
+    Ok(link
+        .client
+        .call::<wire::DeleteResponse>(Method::Delete, &request, deadline)
+        .await?
+        .left)
+}
+
+/// Ends a shim, politely first.
+async fn say_goodbye(link: &Link) {
+    let asked = link
+        .client
+        .call::<wire::ShutdownResponse>(Method::Shutdown, &wire::ShutdownRequest {}, GOODBYE)
+        .await;
+    let process = link.client.process();
+    if asked.is_err() || tokio::time::timeout(GOODBYE, gone(link)).await.is_err() {
+        process.kill();
+        // A killed process ends as soon as it runs; one in an uninterruptible sleep is not waited for.
+        let _ = tokio::time::timeout(GOODBYE, gone(link)).await;
+    }
+}
+
+async fn kill(link: &Link) {
+    link.client.process().kill();
+    let _ = tokio::time::timeout(GOODBYE, gone(link)).await;
+}
+
+/// Its process has ended, or, where that can't be seen, its connection.
+async fn gone(link: &Link) {
+    let process = link.client.process().clone();
+    tokio::select! {
+        () = process.ended() => {}
+        () = link.client.closed(), if process.is_fake() => {}
+    }
+}
+
+/// Tries until nothing is left, ever more rarely.
+pub(crate) async fn clean_up(env: Arc<Env>, tomb: Tomb, first: Duration) {
+    let mut pause = first;
+    loop {
+        tokio::time::sleep(pause).await;
+        match try_once(&env, &tomb).await {
+            Ok(left) if left.is_empty() => {
+                tracing::info!(container = %tomb.key, "what was left of a deleted container is gone now");
+                return;
+            }
+            Ok(left) => tracing::warn!(container = %tomb.key, ?left, "a deleted container still has something left"),
+            Err(error) => tracing::warn!(container = %tomb.key, %error, "a deleted container can't be cleaned up yet"),
+        }
+        pause = (pause * 2).clamp(RETRY.0, RETRY.1);
+    }
+}
+
+async fn try_once(env: &Arc<Env>, tomb: &Tomb) -> std::io::Result<Vec<String>> {
+    let folder = match tomb.open(&env.layout) {
+        Ok(folder) => folder,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut left = Vec::new();
+    // Without a record nothing was made, or it was removed already.
+    if let Some(mut record) = folder.container().unwrap_or_default() {
+        // The runtime's own folder moved with the container's.
+        let was = env.layout.container(&tomb.key);
+        if let Ok(inside) = record.runtime.root.strip_prefix(&was) {
+            record.runtime.root = tomb.path(&env.layout).join(inside);
+        }
+        left = empty(env, &tomb.key, &record, &folder, None, true).await;
+        if env.registry.get(&tomb.key).is_none() {
+            let (layout, of) = (env.layout.clone(), tomb.key.clone());
+            tokio::task::spawn_blocking(move || store::remove_log(&layout, &of))
+                .await
+                .map_err(std::io::Error::other)??;
+        }
+    }
+    if left.is_empty() {
+        tomb.remove(&env.layout)?;
+    }
+    Ok(left)
+}

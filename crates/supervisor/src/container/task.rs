@@ -1,0 +1,383 @@
+//! The task of one container: takes facts before wishes, asks `berth_core::state` what follows, and does it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use berth_core::state::{Action, Input, State, Verdict, step};
+use berth_core::{ContainerKey, ErrorCode, EventKind, ExecId, ExitStatus, Incarnation};
+use berth_record::{ContainerRecord, Folder, StateRecord};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::execs::Exec;
+use super::exits::{Ending, Unsaid};
+use super::{Change, FACTS, Fact, Handle, Link, Snapshot, Starter, WISHES, Wish};
+use crate::Error;
+use crate::env::Env;
+use crate::gate::Permit;
+use crate::reply::Reply;
+use crate::stage::stage;
+use crate::types::{Deleted, NewEvent, Started};
+
+pub(crate) struct Task {
+    pub(super) env: Arc<Env>,
+    pub(super) key: ContainerKey,
+    pub(super) incarnation: Incarnation,
+    pub(super) state: State,
+    pub(super) record: ContainerRecord,
+    pub(super) folder: Option<Arc<Folder>>,
+    pub(super) link: Option<Link>,
+    pub(super) pid: u32,
+    pub(super) cgroup: String,
+    pub(super) oom_kills: u64,
+    pub(super) execs: BTreeMap<ExecId, Exec>,
+    /// The init's end, once it was told.
+    pub(super) exit: Option<ExitStatus>,
+    /// The init's end, as long as it was not told.
+    pub(super) ending: Option<Ending>,
+    /// Events that the journal did not take yet, in order.
+    pub(super) unsaid: VecDeque<Unsaid>,
+    pub(super) retrying: bool,
+    /// Why the start failed.
+    pub(super) failure: Option<Error>,
+    pub(super) starter: Option<Starter>,
+    pub(super) start_request_id: String,
+    pub(super) permit: Option<Permit>,
+    pub(super) queued_at: Instant,
+    /// The helper that waits in the start queue.
+    pub(super) queued: Option<tokio::task::AbortHandle>,
+    /// Gives the launch up.
+    pub(super) abort: Option<oneshot::Sender<()>>,
+    pub(super) removing: bool,
+    pub(super) left: Vec<String>,
+    joiners: Vec<Reply<Deleted>>,
+    view: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(super) facts_in: mpsc::Sender<Fact>,
+    facts: mpsc::Receiver<Fact>,
+    wishes: mpsc::Receiver<Wish>,
+    pub(super) done: bool,
+}
+
+/// A new container: takes the id and begins to wait for its permit. Gives the reply back if the id is in use.
+pub(crate) fn run(
+    env: &Arc<Env>,
+    key: ContainerKey,
+    incarnation: Incarnation,
+    record: ContainerRecord,
+    reply: Reply<Started>,
+) -> Result<(), Reply<Started>> {
+    let (mut task, handle) = Task::new(env, key, incarnation, record);
+    if !env.registry.reserve(&task.key, handle) {
+        return Err(reply);
+    }
+    stage!("create.reserved");
+    task.starter = Some(Starter::Make(reply));
+    task.publish();
+    task.enqueue();
+    tokio::spawn(task.serve());
+    Ok(())
+}
+
+/// A container that an earlier daemon left. The id is taken at once, the rest is found out in its own task; wishes wait for it.
+pub(crate) fn adopt(env: &Arc<Env>, key: ContainerKey) {
+    let record = ContainerRecord::default();
+    let (mut task, handle) = Task::new(env, key, Incarnation::from_bytes([0; 16]), record);
+    if !env.registry.reserve(&task.key, handle) {
+        return;
+    }
+    env.adopting.send_modify(|n| *n += 1);
+    tokio::spawn(async move {
+        task.find_out().await;
+        task.env.adopting.send_modify(|n| *n -= 1);
+        task.serve().await;
+    });
+}
+
+impl Task {
+    fn new(env: &Arc<Env>, key: ContainerKey, incarnation: Incarnation, record: ContainerRecord) -> (Self, Handle) {
+        let (wishes_in, wishes) = mpsc::channel(WISHES);
+        let (facts_in, facts) = mpsc::channel(FACTS);
+        let view = watch::Sender::new(None);
+        let handle = Handle {
+            wishes: wishes_in,
+            view: view.subscribe(),
+        };
+        let task = Self {
+            env: env.clone(),
+            key,
+            incarnation,
+            state: State::Queued,
+            record,
+            folder: None,
+            link: None,
+            pid: 0,
+            cgroup: String::new(),
+            oom_kills: 0,
+            execs: BTreeMap::new(),
+            exit: None,
+            ending: None,
+            unsaid: VecDeque::new(),
+            retrying: false,
+            failure: None,
+            starter: None,
+            start_request_id: String::new(),
+            permit: None,
+            queued_at: Instant::now(),
+            queued: None,
+            abort: None,
+            removing: false,
+            left: Vec::new(),
+            joiners: Vec::new(),
+            view,
+            facts_in,
+            facts,
+            wishes,
+            done: false,
+        };
+        (task, handle)
+    }
+
+    async fn serve(mut self) {
+        while !self.done {
+            tokio::select! {
+                biased;
+                Some(fact) = self.facts.recv() => self.fact(fact),
+                Some(wish) = self.wishes.recv() => self.wish(wish),
+                else => break,
+            }
+        }
+        // Those at the door find it gone, as anybody who asks later does.
+        self.wishes.close();
+        while let Ok(wish) = self.wishes.try_recv() {
+            let error = self.error(
+                wish.operation(),
+                ErrorCode::NotFound,
+                "no such container; it was deleted just now",
+            );
+            wish.fail(error);
+        }
+    }
+
+    /// Everybody sees the container as it is now.
+    pub(super) fn publish(&self) {
+        self.view.send_replace(Some(Arc::new(self.snapshot())));
+    }
+
+    pub(super) fn error(&self, operation: &'static str, code: ErrorCode, message: impl Into<String>) -> Error {
+        Error::new(code, operation, &self.key, message)
+    }
+
+    /// Runs beside the task; what it comes to is a fact.
+    pub(super) fn beside(&self, work: impl Future<Output = Fact> + Send + 'static) {
+        let facts = self.facts_in.clone();
+        tokio::spawn(async move {
+            // The task has ended: nobody is interested.
+            let _ = facts.send(work.await).await;
+        });
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        match wish.input() {
+            Some(input) => self.input(input, Some(wish)),
+            None => self.any_time(wish),
+        }
+    }
+
+    /// What the table says to this input, done.
+    pub(super) fn input(&mut self, input: Input, mut wish: Option<Wish>) {
+        match step(self.state, input) {
+            Verdict::Ignored => {
+                tracing::debug!(container = %self.key, state = %self.state, ?input, "a fact that came late");
+            }
+            Verdict::Refused(why) => {
+                if let Some(wish) = wish {
+                    let error = self.error(wish.operation(), ErrorCode::WrongState, format!("the container {why}"));
+                    wish.fail(error);
+                }
+            }
+            Verdict::To(next, actions) => {
+                self.state = next;
+                for action in actions {
+                    self.act(*action, &mut wish);
+                }
+                self.publish();
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action, wish: &mut Option<Wish>) {
+        match action {
+            Action::Enqueue => {
+                if let Some(Wish::Start { request_id, reply }) = wish.take() {
+                    self.start_request_id = request_id;
+                    self.starter = Some(Starter::Start(reply));
+                    self.enqueue();
+                }
+            }
+            Action::LeaveQueue => self.leave_queue(),
+            Action::Launch => self.launch(),
+            Action::AbortLaunch => {
+                if let Some(abort) = self.abort.take() {
+                    // It has ended already: its answer is on the way.
+                    let _ = abort.send(());
+                }
+            }
+            Action::SendStart => self.send_start(),
+            Action::Save => self.save(),
+            Action::TellCreated => self.tell(EventKind::Created),
+            Action::TellStarted => {
+                self.tell(EventKind::Started);
+                if self.record.run {
+                    stage!("create.told");
+                } else {
+                    stage!("start.told");
+                }
+            }
+            Action::TellStartFailed => self.tell_start_failed(),
+            Action::TellPaused => self.tell(EventKind::Paused),
+            Action::TellResumed => self.tell(EventKind::Resumed),
+            Action::TellDeleted => {
+                self.tell(EventKind::Deleted);
+                stage!("delete.told");
+            }
+            Action::TellExit => self.tell_exit(),
+            // It stays in `ending`.
+            Action::HoldExit => {}
+            Action::ReleaseExit => {
+                if self.ending.is_some() {
+                    self.input(Input::Exited, None);
+                }
+            }
+            Action::Bury => self.bury(),
+            Action::Kill => self.kill(),
+            Action::Forward => {
+                if let Some(wish) = wish.take() {
+                    self.forward(wish);
+                }
+            }
+            Action::Thaw => self.thaw(),
+            Action::BeginStop => {
+                if let Some(Wish::Stop { spec, reply }) = wish.take() {
+                    self.begin_stop(spec, reply);
+                }
+            }
+            Action::AnswerExit => {
+                if let (Some(Wish::Stop { reply, .. }), Some(exit)) = (wish.take(), &self.exit) {
+                    reply.send(Ok(exit.clone()));
+                }
+            }
+            Action::Remove => self.remove(),
+            Action::JoinRemoval => {
+                if let Some(Wish::Delete { reply, .. }) = wish.take() {
+                    reply.stage("removing");
+                    self.joiners.push(reply);
+                }
+            }
+            Action::Forget => self.forget(),
+        }
+    }
+
+    /// The id is free, and whoever waited for that hears it.
+    fn forget(&mut self) {
+        self.done = true;
+        self.publish();
+        self.env.registry.remove(&self.key);
+        let deleted = Deleted {
+            exit: self.exit.clone(),
+            left: std::mem::take(&mut self.left),
+        };
+        for joiner in self.joiners.drain(..) {
+            joiner.send(Ok(deleted.clone()));
+        }
+    }
+
+    pub(super) fn save(&mut self) {
+        self.record.state = match self.state {
+            State::Queued | State::Creating => StateRecord::Creating,
+            State::Created | State::Starting => StateRecord::Created,
+            State::Running => StateRecord::Running,
+            State::Paused => StateRecord::Paused,
+            State::Stopped => StateRecord::Stopped,
+            State::Deleting => StateRecord::Deleting,
+        };
+        if let Some(folder) = &self.folder
+            && let Err(error) = folder.write_container(&self.record)
+        {
+            // Only a hint: the shim knows better.
+            tracing::warn!(container = %self.key, %error, "the container's record could not be brought up to date");
+        }
+        if self.record.run || self.state == State::Created {
+            stage!("create.saved");
+        } else {
+            stage!("start.saved");
+        }
+    }
+
+    /// An event about the container itself.
+    pub(super) fn tell(&mut self, kind: EventKind) {
+        let stages = if kind == EventKind::Started {
+            self.stages()
+        } else {
+            Vec::new()
+        };
+        let event = NewEvent {
+            stages,
+            ..self.event(kind)
+        };
+        self.say(event, None);
+    }
+
+    pub(super) fn event(&self, kind: EventKind) -> NewEvent {
+        NewEvent {
+            at: self.env.clock.now(),
+            kind,
+            key: self.key.clone(),
+            incarnation: self.incarnation,
+            exec_id: None,
+            pid: self.pid,
+            exit: None,
+            stages: Vec::new(),
+            message: String::new(),
+        }
+    }
+
+    /// Dispatches facts; what each means stands in the file of its operation.
+    fn fact(&mut self, fact: Fact) {
+        match fact {
+            Fact::Permit(permit) => self.permitted(permit),
+            Fact::Abandoned => {
+                self.queued = None;
+                // Dropped without an answer: the request had no effect.
+                self.starter = None;
+                self.env.counters().starts_cancelled += 1;
+                self.input(Input::Abandoned, None);
+            }
+            Fact::Launched(result) => self.launched(result),
+            Fact::StartAnswered(result) => self.start_answered(result),
+            Fact::Shim(event) => self.shim_event(event),
+            Fact::ShimGone(number) => self.shim_gone(number),
+            Fact::Relinked(link) => self.relinked(link),
+            Fact::Buried(status) => self.buried(status),
+            Fact::Thawed => self.input(Input::Resumed, None),
+            Fact::Relayed { change, result, reply } => {
+                match change.filter(|_| result.is_ok()) {
+                    Some(Change::Paused) => self.input(Input::Paused, None),
+                    Some(Change::Resumed) => self.input(Input::Resumed, None),
+                    Some(Change::Updated) => self.tell(EventKind::Updated),
+                    None => {}
+                }
+                reply.send(result);
+            }
+            Fact::ExecAnswered { exec, result, reply } => self.exec_answered(exec, result, reply),
+            Fact::ExecDeleted { exec, result, reply } => self.exec_deleted(exec, result, reply),
+            Fact::Removed { left } => {
+                self.left = left;
+                self.input(Input::Removed, None);
+            }
+            Fact::Retry => {
+                self.retrying = false;
+                self.say_all();
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The container as others see it: a picture that its task replaces after each change.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_core::{Signal, Stdio, StdioTo};
+
+use super::task::Task;
+use crate::types::{ContainerView, ExecView, Stage};
+
+pub(crate) struct Snapshot {
+    pub(crate) view: ContainerView,
+    /// Run, not Create.
+    pub(crate) run: bool,
+    /// Of the request that made it, and of the one that started it.
+    pub(crate) request_id: String,
+    pub(crate) start_request_id: String,
+    /// Exec ids by the request that made them.
+    pub(crate) exec_requests: Vec<(String, berth_core::ExecId)>,
+}
+
+impl Task {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let record = &self.record;
+        let execs = self.execs.iter().map(|(id, exec)| ExecView {
+            exec_id: id.clone(),
+            pid: if exec.exit.is_some() { 0 } else { exec.pid },
+            started_at: exec.started_at,
+            exit: exec.exit.clone(),
+            terminal: exec.terminal,
+        });
+        let requests = self.execs.iter().filter(|(_, e)| !e.request_id.is_empty());
+        let stdio = Stdio::from(&record.stdio);
+        let view = ContainerView {
+            key: self.key.clone(),
+            incarnation: self.incarnation,
+            bundle: record.bundle.clone(),
+            runtime: record.runtime.name.clone(),
+            labels: record.labels.clone(),
+            state: self.state,
+            pid: if self.exit.is_some() { 0 } else { self.pid },
+            created_at: record.created_at,
+            started_at: record.started_at,
+            exit: self.exit.clone(),
+            execs: execs.collect(),
+            log_path: self.log_path(&stdio),
+            stdio,
+            stop_signal: Signal::from_number(record.stop_signal).unwrap_or(Signal::TERM),
+            stop_timeout: Duration::from_millis(record.stop_timeout_ms),
+            shim_pid: self.link.as_ref().map_or(0, |l| l.client.process().pid()),
+            processes: Vec::new(),
+            cgroup: self.cgroup.clone(),
+            log_dropped_bytes: 0,
+            oom_kills: self.oom_kills,
+            stages: self.stages(),
+        };
+        Snapshot {
+            view,
+            run: record.run,
+            request_id: record.request_id.clone(),
+            start_request_id: record.start_request_id.clone(),
+            exec_requests: requests.map(|(id, e)| (e.request_id.clone(), id.clone())).collect(),
+        }
+    }
+
+    pub(super) fn stages(&self) -> Vec<Stage> {
+        let stages = self.record.stages.iter();
+        stages
+            .map(|s| Stage {
+                name: s.name.clone(),
+                duration: Duration::from_micros(s.duration_us),
+            })
+            .collect()
+    }
+
+    /// Folder of the log, if there is one.
+    pub(super) fn log_path(&self, stdio: &Stdio) -> Option<PathBuf> {
+        let keeps = matches!(&stdio.to, StdioTo::Log(log) if !log.discard);
+        keeps.then(|| self.env.layout.log_dir(&self.key))
+    }
+}

@@ -1,0 +1,139 @@
+//! What the supervisor gets from outside as values, so that a test can put a fake in its place: the clock and the shims. The
+//! store is a value too (`berth_record::Layout`, a pair of folders), and so is the event bus.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::{fmt, io};
+
+use berth_core::ContainerKey;
+use berth_record::Folder;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+
+/// A boxed future, for traits that are used as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One connection to a shim.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Timers are tokio's, which a test can pause; this is for what is written down.
+pub trait Clock: Send + Sync + 'static {
+    /// Nanoseconds since the Unix epoch.
+    fn now(&self) -> i64;
+    /// Names this daemon among those of one boot: each has a higher one than those before it.
+    fn generation(&self) -> u64;
+}
+
+/// Makes shims and finds them again.
+pub trait Shims: Send + Sync + 'static {
+    /// A new shim process on this folder, and the first connection to it.
+    fn fork<'a>(&'a self, folder: &'a Arc<Folder>, key: &'a ContainerKey) -> BoxFuture<'a, io::Result<Forked>>;
+    /// A connection to the shim that serves this folder.
+    fn connect<'a>(&'a self, folder: &'a Arc<Folder>) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
+}
+
+pub struct Forked {
+    pub stream: Box<dyn Stream>,
+    pub process: Arc<ShimProcess>,
+}
+
+/// A shim's process, by pidfd.
+pub struct ShimProcess {
+    pid: u32,
+    /// `None` in tests.
+    pidfd: Option<AsyncFd<OwnedFd>>,
+}
+
+impl ShimProcess {
+    pub fn new(pid: u32, pidfd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            pidfd: Some(watched(pidfd, Interest::READABLE)?),
+        })
+    }
+
+    /// One without a process, whose end shows only on its connections.
+    pub fn fake(pid: u32) -> Self {
+        Self { pid, pidfd: None }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Returns when it has ended.
+    pub async fn ended(&self) {
+        match &self.pidfd {
+            // An error of epoll leaves the connection's end as the sign.
+            Some(fd) if fd.readable().await.is_ok() => {}
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Its end can't be seen here.
+    pub(crate) fn is_fake(&self) -> bool {
+        self.pidfd.is_none()
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.pidfd
+            .as_ref()
+            .is_some_and(|fd| berth_sys::process::has_ended(fd.get_ref()).unwrap_or(false))
+    }
+
+    /// SIGKILL. What it supervises lives on.
+    pub fn kill(&self) {
+        if let Some(fd) = &self.pidfd {
+            // Gone already: as wished.
+            let _ = berth_sys::process::pidfd_send_signal(fd.get_ref(), berth_sys::signal::SIGKILL);
+        }
+    }
+}
+
+impl fmt::Debug for ShimProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shim process {}", self.pid)
+    }
+}
+
+/// A descriptor in tokio's epoll.
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe; an OwnedFd is one descriptor for life, which is all that is asked for"
+)]
+pub(crate) fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, interest)
+}
+
+/// The machine's own clocks.
+pub struct SystemClock {
+    generation: u64,
+}
+
+impl SystemClock {
+    pub fn new() -> Self {
+        // Time since boot, as shims don't outlive it and the wall clock may be set back.
+        Self {
+            generation: berth_sys::time::boottime().unsigned_abs(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> i64 {
+        berth_sys::time::realtime()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+}
