@@ -142,9 +142,10 @@ pub fn exec(what: &Exec<'_>) -> io::Error {
 /// blocked. An exec that failed is an error here. The child must be waited for ([`super::wait`], [`super::reap`]).
 pub fn spawn(what: &Exec<'_>) -> io::Result<u32> {
     let prepared = Prepared::new(what)?;
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, low) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // Above every target, so that the moves in the child leave it alone.
-    let writer = fcntl_dupfd_cloexec(&writer, prepared.above.cast_signed())?;
+    let writer = fcntl_dupfd_cloexec(&low, prepared.above.cast_signed())?;
+    drop(low);
     debug_assert!(fcntl_getfd(&writer).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC)));
     // SAFETY: the child makes system calls only (`reset_signals`, `run`, write, _exit), which is allowed after a fork with threads.
     let pid = match unsafe { libc::fork() } {
