@@ -100,10 +100,14 @@ fn make_process(
     cgroups: &Cgroups,
     ear: OwnedFd,
 ) -> Result<(u32, OwnedFd), OciError> {
-    for (kind, namespace, path) in &plan.join {
-        use std::os::fd::AsFd;
-        namespaces::join(namespace.as_fd(), *kind).step("join namespace", path.display())?;
-    }
+    // What only a child can take on is joined here; the rest the init process joins itself, so that the caller keeps its
+    // own view of /proc. With a user namespace of its own it could not: then everything is joined before.
+    let here = if plan.maps_users {
+        Namespaces::ALL
+    } else {
+        Plan::JOINED_BEFORE
+    };
+    plan.join(here)?;
     let (ours, theirs) = Channel::pair().step("make", "socketpair")?;
     let clone = CloneOptions {
         // The cgroup namespace is made when the process is in its cgroups: its root is what it is in then.

@@ -68,7 +68,9 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     {
         kinds = kinds.union(crate::plan::kind(namespace.typ()));
     }
-    namespaces::join(init.as_fd(), kinds).step("join namespaces of", &container.id)?;
+    // A process gets its pid namespace at its making; the others it joins itself, so that the caller keeps its own view.
+    let here = kinds.intersection(Namespaces::PID);
+    join(&init, here, &container.id)?;
     let maps_users = linux
         .and_then(|linux| linux.namespaces().as_ref())
         .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User));
@@ -82,7 +84,17 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     match namespaces::clone_process(clone).step("clone", "process")? {
         Cloned::Child => {
             drop(ours);
-            run(options, theirs, seccomp.as_ref(), &scheduling, maps_users)
+            let inside = Inside {
+                options,
+                channel: theirs,
+                seccomp: seccomp.as_ref(),
+                scheduling: &scheduling,
+                maps_users,
+                container: container.id.as_str(),
+                init: &init,
+                namespaces: kinds.without(here),
+            };
+            run(inside)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
@@ -117,14 +129,27 @@ fn attend(channel: &mut Channel, doors: &[(String, std::fs::File)], pid: u32) ->
     }
 }
 
-fn run(
-    options: ExecOptions<'_>,
-    mut channel: Channel,
-    seccomp: Option<&Filter>,
-    scheduling: &SchedulingPlan,
+fn join(init: &OwnedFd, kinds: Namespaces, id: &str) -> Result<(), OciError> {
+    if kinds.is_empty() {
+        return Ok(());
+    }
+    namespaces::join(init.as_fd(), kinds).step("join namespaces of", id)
+}
+
+/// What the new process has on its way to the execve.
+struct Inside<'a> {
+    options: ExecOptions<'a>,
+    channel: Channel,
+    seccomp: Option<&'a Filter>,
+    scheduling: &'a SchedulingPlan,
     maps_users: bool,
-) -> ! {
-    let error = match become_process(options, &mut channel, seccomp, scheduling, maps_users) {
+    container: &'a str,
+    init: &'a OwnedFd,
+    namespaces: Namespaces,
+}
+
+fn run(mut inside: Inside<'_>) -> ! {
+    let error = match become_process(&mut inside) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -133,25 +158,28 @@ fn run(
         text: error.to_string(),
     };
     // If the creator is gone there is nobody to tell.
-    let _ = channel.send(&failed);
+    let _ = inside.channel.send(&failed);
     proc::exit_now(i32::from(error.exit_code()))
 }
 
-fn become_process(
-    options: ExecOptions<'_>,
-    channel: &mut Channel,
-    seccomp: Option<&Filter>,
-    scheduling: &SchedulingPlan,
-    maps_users: bool,
-) -> Result<Infallible, OciError> {
+fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
+    let Inside {
+        options,
+        channel,
+        seccomp,
+        scheduling,
+        maps_users,
+        ..
+    } = inside;
     let process = options.process;
     if let Some(stdio) = options.stdio {
         berth_sys::execve::set_stdio(stdio).step("set", "standard descriptors")?;
     }
     limits::close_on_exec_from(3 + options.preserve_fds).step("close", "file descriptors")?;
     channel.expect(&Message::Joined)?;
+    join(inside.init, inside.namespaces, inside.container)?;
     limits::new_session().step("start", "session")?;
-    if maps_users {
+    if *maps_users {
         credentials::set_uid(0).step("become", "root of the user namespace")?;
         credentials::set_groups(0, &[]).step("become", "root of the user namespace")?;
     }

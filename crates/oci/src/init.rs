@@ -67,6 +67,9 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     // What is made in the root filesystem gets exactly the modes it is made with.
     limits::set_umask(0);
     limits::new_session().step("start", "session")?;
+    if !plan.maps_users {
+        plan.join(Namespaces::ALL.without(Plan::JOINED_BEFORE))?;
+    }
     if plan.maps_users {
         inside.channel.expect(&Message::Mapped)?;
         // Until now this was nobody; what follows is done as the namespace's root.

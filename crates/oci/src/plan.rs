@@ -1,10 +1,10 @@
 //! What has to be done for one spec, worked out before anything is made: namespaces new and old, what must wait for what.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_sys::limits::{self, Scheduling};
-use berth_sys::namespaces::Namespaces;
+use berth_sys::namespaces::{self, Namespaces};
 use oci_spec::runtime::{IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Process, Spec};
 
 use crate::error::{Context, OciError};
@@ -80,6 +80,17 @@ impl SchedulingPlan {
 }
 
 impl Plan {
+    /// Namespaces that a process gets at its making, or that give the right to join the others.
+    pub(crate) const JOINED_BEFORE: Namespaces = Namespaces::USER.union(Namespaces::PID).union(Namespaces::TIME);
+
+    /// Joins those of the namespaces by path that are among `kinds`.
+    pub(crate) fn join(&self, kinds: Namespaces) -> Result<(), OciError> {
+        for (kind, namespace, path) in self.join.iter().filter(|(kind, _, _)| kinds.contains(*kind)) {
+            namespaces::join(namespace.as_fd(), *kind).step("join namespace", path.display())?;
+        }
+        Ok(())
+    }
+
     /// Reads the spec and opens the namespaces to join.
     ///
     /// # Errors

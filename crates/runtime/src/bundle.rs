@@ -25,7 +25,10 @@ pub struct Bundle {
 impl Bundle {
     /// Reads and checks the bundle at `path`. `terminal` is what the caller's stdio is: it must be what `process.terminal` says.
     pub fn load(path: &Path, terminal: bool) -> Result<Bundle, Error> {
-        let bad = |problem: String| Error::Bundle { path: path.to_owned(), problem };
+        let bad = |problem: String| Error::Bundle {
+            path: path.to_owned(),
+            problem,
+        };
         if !path.is_absolute() {
             return Err(bad("the path is not absolute".into()));
         }
@@ -43,7 +46,10 @@ impl Bundle {
         let config: Value = serde_json::from_slice(&text).map_err(|error| bad(format!("config.json: {error}")))?;
         drop(text);
         check(&config, terminal).map_err(|problem| bad(format!("config.json: {problem}")))?;
-        let bundle = Bundle { path: path.to_owned(), config };
+        let bundle = Bundle {
+            path: path.to_owned(),
+            config,
+        };
         let rootfs = bundle.rootfs();
         match rootfs.metadata() {
             Ok(meta) if meta.is_dir() => Ok(bundle),
@@ -202,7 +208,6 @@ fn name(value: &Value) -> &'static str {
     }
 }
 
-
 #[cfg(test)]
 mod test {
     use std::os::unix::fs::symlink;
@@ -244,7 +249,9 @@ mod test {
         std::fs::create_dir(&config).expect("folder");
         assert!(told(&bundle, false).ends_with("not a regular file"));
         std::fs::remove_dir(&config).expect("remove");
-        std::fs::File::create(&config).and_then(|file| file.set_len(100 << 20)).expect("big");
+        std::fs::File::create(&config)
+            .and_then(|file| file.set_len(100 << 20))
+            .expect("big");
         assert!(told(&bundle, false).ends_with("config.json: longer than 16777216 bytes"));
         std::fs::write(&config, "{\"a\": nope").expect("file");
         assert!(told(&bundle, false).contains("config.json: expected"));
@@ -262,17 +269,44 @@ mod test {
             *config.pointer_mut(pointer).expect("there") = value;
             check(&config, false).expect_err("wrong")
         };
-        assert_eq!(with("/process/args", json!([])), "process.args is empty: there is nothing to run");
-        assert_eq!(with("/process/args", json!("sh")), "process.args: a list of strings expected, not a string");
-        assert_eq!(with("/process/args", json!(["a", 1])), "process.args: a list of strings expected, not a list");
-        assert_eq!(with("/process/user/uid", json!(-1)), "process.user.uid: a number from 0 to 4294967295 expected, not a number");
+        assert_eq!(
+            with("/process/args", json!([])),
+            "process.args is empty: there is nothing to run"
+        );
+        assert_eq!(
+            with("/process/args", json!("sh")),
+            "process.args: a list of strings expected, not a string"
+        );
+        assert_eq!(
+            with("/process/args", json!(["a", 1])),
+            "process.args: a list of strings expected, not a list"
+        );
+        assert_eq!(
+            with("/process/user/uid", json!(-1)),
+            "process.user.uid: a number from 0 to 4294967295 expected, not a number"
+        );
         assert_eq!(with("/process/cwd", json!("x")), "process.cwd is not an absolute path");
         assert_eq!(with("/process", json!(null)), "process is missing");
         assert_eq!(with("/root", json!("rootfs")), "root: an object expected, not a string");
-        assert_eq!(with("/ociVersion", json!("2.0.0")), "ociVersion \"2.0.0\" is of a future release; 1.x is supported");
-        assert_eq!(with("/ociVersion", json!("0.6.0")), "ociVersion \"0.6.0\" is too old; 1.x is supported");
-        assert_eq!(with("/ociVersion", json!("one")), "ociVersion \"one\" is not a version such as \"1.0.2\"");
-        assert_eq!(with("/ociVersion", json!(1)), "ociVersion: a string expected, not a number");
-        assert_eq!(check(&json!([]), false).expect_err("wrong"), "an object expected, not a list of strings");
+        assert_eq!(
+            with("/ociVersion", json!("2.0.0")),
+            "ociVersion \"2.0.0\" is of a future release; 1.x is supported"
+        );
+        assert_eq!(
+            with("/ociVersion", json!("0.6.0")),
+            "ociVersion \"0.6.0\" is too old; 1.x is supported"
+        );
+        assert_eq!(
+            with("/ociVersion", json!("one")),
+            "ociVersion \"one\" is not a version such as \"1.0.2\""
+        );
+        assert_eq!(
+            with("/ociVersion", json!(1)),
+            "ociVersion: a string expected, not a number"
+        );
+        assert_eq!(
+            check(&json!([]), false).expect_err("wrong"),
+            "an object expected, not a list of strings"
+        );
     }
 }

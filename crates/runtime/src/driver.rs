@@ -47,7 +47,11 @@ pub struct Call<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Stdio<'a> {
     /// These become its fds 0, 1 and 2.
-    Fds { stdin: BorrowedFd<'a>, stdout: BorrowedFd<'a>, stderr: BorrowedFd<'a> },
+    Fds {
+        stdin: BorrowedFd<'a>,
+        stdout: BorrowedFd<'a>,
+        stderr: BorrowedFd<'a>,
+    },
     /// It gets a terminal; the runtime sends the master by SCM_RIGHTS to this listening socket.
     /// The path must fit into a socket address (107 bytes): give `/proc/self/fd/N/NAME` for a long one.
     Console { socket: &'a Path },

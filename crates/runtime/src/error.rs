@@ -13,38 +13,94 @@ pub enum Error {
     #[error("{operation}: {problem}")]
     Invalid { operation: &'static str, problem: String },
     #[error("{operation} {id}: runtime {} does not exist", binary.display())]
-    Missing { operation: &'static str, id: String, binary: PathBuf },
+    Missing {
+        operation: &'static str,
+        id: String,
+        binary: PathBuf,
+    },
     #[error("{operation} {id}: runtime {} can't be executed: {source}", binary.display())]
-    NotExecutable { operation: &'static str, id: String, binary: PathBuf, source: io::Error },
-    #[error("{operation} {id}: the runtime did not end within {timeout:?} and was killed{}", tail(last_line))]
-    Timeout { operation: &'static str, id: String, timeout: Duration, last_line: String },
+    NotExecutable {
+        operation: &'static str,
+        id: String,
+        binary: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "{operation} {id}: the runtime did not end within {timeout:?} and was killed{}",
+        tail(last_line)
+    )]
+    Timeout {
+        operation: &'static str,
+        id: String,
+        timeout: Duration,
+        last_line: String,
+    },
     #[error("{operation} {id}: the runtime was killed by signal {signal}{}", tail(last_line))]
-    Killed { operation: &'static str, id: String, signal: i32, last_line: String },
+    Killed {
+        operation: &'static str,
+        id: String,
+        signal: i32,
+        last_line: String,
+    },
     /// The runtime's own refusal, with what is known about its reason.
     #[error("{operation} {id}: {}", or_status(last_line, *status))]
-    Refused { operation: &'static str, id: String, status: i32, code: ErrorCode, last_line: String },
+    Refused {
+        operation: &'static str,
+        id: String,
+        status: i32,
+        code: ErrorCode,
+        last_line: String,
+    },
     /// It said "done" and what it should have made is not there.
     #[error("{operation} {id}: the runtime ended with success, but {problem}{}", tail(last_line))]
-    Broken { operation: &'static str, id: String, problem: String, last_line: String },
+    Broken {
+        operation: &'static str,
+        id: String,
+        problem: String,
+        last_line: String,
+    },
     #[error("{operation} {id}: {what}: {source}")]
-    Io { operation: &'static str, id: String, what: &'static str, source: io::Error },
+    Io {
+        operation: &'static str,
+        id: String,
+        what: &'static str,
+        source: io::Error,
+    },
 }
 
 fn tail(line: &str) -> String {
-    if line.is_empty() { String::new() } else { format!(": {line}") }
+    if line.is_empty() {
+        String::new()
+    } else {
+        format!(": {line}")
+    }
 }
 
 fn or_status(line: &str, status: i32) -> String {
-    if line.is_empty() { format!("the runtime ended with {status} and said nothing") } else { line.to_owned() }
+    if line.is_empty() {
+        format!("the runtime ended with {status} and said nothing")
+    } else {
+        line.to_owned()
+    }
 }
 
 impl Error {
     pub(crate) fn io(operation: &'static str, id: &str, what: &'static str, source: io::Error) -> Error {
-        Error::Io { operation, id: id.to_owned(), what, source }
+        Error::Io {
+            operation,
+            id: id.to_owned(),
+            what,
+            source,
+        }
     }
 
     pub(crate) fn broken(operation: &'static str, id: &str, problem: &str, last_line: String) -> Error {
-        Error::Broken { operation, id: id.to_owned(), problem: problem.to_owned(), last_line }
+        Error::Broken {
+            operation,
+            id: id.to_owned(),
+            problem: problem.to_owned(),
+            last_line,
+        }
     }
 
     pub fn code(&self) -> ErrorCode {
@@ -57,9 +113,9 @@ impl Error {
             Error::Timeout { .. } => ErrorCode::Timeout,
             Error::Refused { code, .. } => *code,
             Error::Io { source, .. } => match source.raw_os_error() {
-                Some(number::EAGAIN | number::ENOMEM | number::ENFILE | number::EMFILE | number::ENOSPC | number::EDQUOT) => {
-                    ErrorCode::Resources
-                }
+                Some(
+                    number::EAGAIN | number::ENOMEM | number::ENFILE | number::EMFILE | number::ENOSPC | number::EDQUOT,
+                ) => ErrorCode::Resources,
                 _ => ErrorCode::Internal,
             },
         }

@@ -10,6 +10,7 @@
 mod bundle;
 mod command;
 mod driver;
+mod embedded;
 mod error;
 mod process;
 #[cfg(test)]
@@ -18,5 +19,6 @@ mod testing;
 pub use bundle::{Bundle, CONFIG_LIMIT};
 pub use command::Command;
 pub use driver::{Call, CreateArgs, Created, Driver, ExecArgs, Features, State, Status, Stdio};
+pub use embedded::Embedded;
 pub use error::Error;
 pub use process::{Overrides, Rlimit, check_process, exec_process};

@@ -51,8 +51,11 @@ pub fn exec_process(
     terminal: bool,
     root: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<u8>, Error> {
-    let mut process: Map<String, Value> = serde_json::from_slice(init)
-        .map_err(|error| invalid(format!("the init's own process object is not what it should be: {error}")))?;
+    let mut process: Map<String, Value> = serde_json::from_slice(init).map_err(|error| {
+        invalid(format!(
+            "the init's own process object is not what it should be: {error}"
+        ))
+    })?;
     if overrides.args.is_empty() || overrides.args[0].is_empty() {
         return Err(invalid("args: there is nothing to run".into()));
     }
@@ -69,7 +72,10 @@ pub fn exec_process(
     }
     set_user(&mut process, overrides, root)?;
     if let Some(names) = &overrides.capabilities {
-        let names = names.iter().map(|name| capability(name)).collect::<Result<Vec<_>, _>>()?;
+        let names = names
+            .iter()
+            .map(|name| capability(name))
+            .collect::<Result<Vec<_>, _>>()?;
         let sets = json!({"bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": []});
         process.insert("capabilities".into(), sets);
     }
@@ -88,19 +94,31 @@ pub fn check_process(process: &[u8], terminal: bool) -> Result<(), Error> {
         serde_json::from_slice(process).map_err(|error| invalid(format!("process_json: {error}")))?;
     let args = process.get("args").and_then(Value::as_array);
     if !args.is_some_and(|args| !args.is_empty() && args.iter().all(Value::is_string)) {
-        return Err(invalid("process_json: args: a list of strings that is not empty expected".into()));
+        return Err(invalid(
+            "process_json: args: a list of strings that is not empty expected".into(),
+        ));
     }
-    if !process.get("cwd").and_then(Value::as_str).is_some_and(|cwd| cwd.starts_with('/')) {
+    if !process
+        .get("cwd")
+        .and_then(Value::as_str)
+        .is_some_and(|cwd| cwd.starts_with('/'))
+    {
         return Err(invalid("process_json: cwd: an absolute path expected".into()));
     }
     if process.get("terminal").and_then(Value::as_bool).unwrap_or(false) != terminal {
-        return Err(invalid(format!("process_json: terminal is {}, but the request's stdio says otherwise", !terminal)));
+        return Err(invalid(format!(
+            "process_json: terminal is {}, but the request's stdio says otherwise",
+            !terminal
+        )));
     }
     Ok(())
 }
 
 fn invalid(problem: String) -> Error {
-    Error::Invalid { operation: "exec", problem }
+    Error::Invalid {
+        operation: "exec",
+        problem,
+    }
 }
 
 fn merge_env(process: &mut Map<String, Value>, wanted: &[String]) -> Result<(), Error> {
@@ -124,7 +142,11 @@ fn merge_env(process: &mut Map<String, Value>, wanted: &[String]) -> Result<(), 
     Ok(())
 }
 
-fn set_user(process: &mut Map<String, Value>, overrides: &Overrides, root: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+fn set_user(
+    process: &mut Map<String, Value>,
+    overrides: &Overrides,
+    root: Option<BorrowedFd<'_>>,
+) -> Result<(), Error> {
     if overrides.user.is_empty() && overrides.additional_gids.is_empty() {
         return Ok(());
     }
@@ -148,9 +170,15 @@ fn set_user(process: &mut Map<String, Value>, overrides: &Overrides, root: Optio
 fn capability(name: &str) -> Result<String, Error> {
     let name = name.to_ascii_uppercase();
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
-        return Err(invalid(format!("capability {name:?}: a name such as CAP_NET_ADMIN expected")));
+        return Err(invalid(format!(
+            "capability {name:?}: a name such as CAP_NET_ADMIN expected"
+        )));
     }
-    Ok(if name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
+    Ok(if name.starts_with("CAP_") {
+        name
+    } else {
+        format!("CAP_{name}")
+    })
 }
 
 fn set_rlimits(process: &mut Map<String, Value>, wanted: &[Rlimit]) -> Result<(), Error> {
@@ -160,9 +188,16 @@ fn set_rlimits(process: &mut Map<String, Value>, wanted: &[Rlimit]) -> Result<()
     };
     for limit in wanted {
         let kind = limit.kind.to_ascii_uppercase();
-        let kind = if kind.starts_with("RLIMIT_") { kind } else { format!("RLIMIT_{kind}") };
+        let kind = if kind.starts_with("RLIMIT_") {
+            kind
+        } else {
+            format!("RLIMIT_{kind}")
+        };
         if limit.soft > limit.hard {
-            return Err(invalid(format!("{kind}: soft limit {} is above the hard one, {}", limit.soft, limit.hard)));
+            return Err(invalid(format!(
+                "{kind}: soft limit {} is above the hard one, {}",
+                limit.soft, limit.hard
+            )));
         }
         limits.retain(|old| old["type"] != kind.as_str());
         limits.push(json!({"type": kind, "soft": limit.soft, "hard": limit.hard}));
@@ -179,7 +214,9 @@ struct Ids {
 
 /// As Docker does: the user's own group and those that list it, unless a group is given.
 fn look_up(wanted: &str, root: Option<BorrowedFd<'_>>) -> Result<Ids, Error> {
-    let (user, group) = wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
+    let (user, group) = wanted
+        .split_once(':')
+        .map_or((wanted, None), |(user, group)| (user, Some(group)));
     let number = |text: &str| text.parse::<u32>().ok().filter(|&id| id < u32::MAX);
     let passwd = table(root, "etc/passwd")?;
     let known = passwd.iter().find(|line| match number(user) {
@@ -192,18 +229,40 @@ fn look_up(wanted: &str, root: Option<BorrowedFd<'_>>) -> Result<Ids, Error> {
     let gid = field(3).unwrap_or(0);
     let Some(group) = group else {
         let name = known.and_then(|line| line.first()).cloned().unwrap_or_default();
-        let lists = |line: &&Vec<String>| line.get(3).is_some_and(|list| list.split(',').any(|entry| entry == name));
-        let table = if name.is_empty() { Vec::new() } else { table(root, "etc/group")? };
-        let groups = table.iter().filter(lists).filter_map(|line| number(line.get(2)?)).filter(|&other| other != gid);
-        return Ok(Ids { uid, gid, groups: groups.collect() });
+        let lists = |line: &&Vec<String>| {
+            line.get(3)
+                .is_some_and(|list| list.split(',').any(|entry| entry == name))
+        };
+        let table = if name.is_empty() {
+            Vec::new()
+        } else {
+            table(root, "etc/group")?
+        };
+        let groups = table
+            .iter()
+            .filter(lists)
+            .filter_map(|line| number(line.get(2)?))
+            .filter(|&other| other != gid);
+        return Ok(Ids {
+            uid,
+            gid,
+            groups: groups.collect(),
+        });
     };
     let named = |line: &Vec<String>| line.first().map(String::as_str) == Some(group);
     let gid = match number(group) {
         Some(gid) => Some(gid),
-        None => table(root, "etc/group")?.iter().find(|line| named(line)).and_then(|line| number(line.get(2)?)),
+        None => table(root, "etc/group")?
+            .iter()
+            .find(|line| named(line))
+            .and_then(|line| number(line.get(2)?)),
     };
     let gid = gid.ok_or_else(|| invalid(format!("group {group:?} is not in the container's /etc/group")))?;
-    Ok(Ids { uid, gid, groups: Vec::new() })
+    Ok(Ids {
+        uid,
+        gid,
+        groups: Vec::new(),
+    })
 }
 
 /// The lines of a file such as /etc/passwd, split at colons. A missing file has none.
@@ -221,12 +280,17 @@ fn table(root: Option<BorrowedFd<'_>>, path: &str) -> Result<Vec<Vec<String>>, E
         return Err(fail("not a regular file".into()));
     }
     let mut bytes = Vec::new();
-    file.take(TABLE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| fail(error.to_string()))?;
+    file.take(TABLE_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| fail(error.to_string()))?;
     if bytes.len() as u64 > TABLE_LIMIT {
         return Err(fail(format!("longer than {TABLE_LIMIT} bytes")));
     }
     let text = String::from_utf8_lossy(&bytes);
-    Ok(text.lines().map(|line| line.trim().split(':').map(str::to_owned).collect()).collect())
+    Ok(text
+        .lines()
+        .map(|line| line.trim().split(':').map(str::to_owned).collect())
+        .collect())
 }
 
 #[cfg(test)]
@@ -245,7 +309,10 @@ mod test {
     }
 
     fn with(change: impl FnOnce(&mut Overrides)) -> Overrides {
-        let mut overrides = Overrides { args: vec!["sh".into()], ..Overrides::default() };
+        let mut overrides = Overrides {
+            args: vec!["sh".into()],
+            ..Overrides::default()
+        };
         change(&mut overrides);
         overrides
     }
@@ -267,7 +334,11 @@ mod test {
                 o.env = vec!["A=x=y".into(), "C=3".into(), "B".into()];
                 o.cwd = "/tmp".into();
                 o.capabilities = Some(vec!["net_admin".into(), "CAP_CHOWN".into()]);
-                o.rlimits = vec![Rlimit { kind: "NOFILE".into(), soft: 3, hard: 4 }];
+                o.rlimits = vec![Rlimit {
+                    kind: "NOFILE".into(),
+                    soft: 3,
+                    hard: 4,
+                }];
                 o.no_new_privileges = Some(true);
                 o.user = "12:34".into();
             }),
@@ -275,9 +346,15 @@ mod test {
         );
         assert_eq!(process["env"], json!(["A=x=y", "C=3"]));
         assert_eq!(process["cwd"], json!("/tmp"));
-        assert_eq!(process["capabilities"]["effective"], json!(["CAP_NET_ADMIN", "CAP_CHOWN"]));
+        assert_eq!(
+            process["capabilities"]["effective"],
+            json!(["CAP_NET_ADMIN", "CAP_CHOWN"])
+        );
         assert_eq!(process["capabilities"]["inheritable"], json!([]));
-        assert_eq!(process["rlimits"], json!([{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 4}]));
+        assert_eq!(
+            process["rlimits"],
+            json!([{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 4}])
+        );
         assert_eq!(process["noNewPrivileges"], json!(true));
         assert_eq!(process["user"], json!({"uid": 12, "gid": 34, "additionalGids": []}));
     }
@@ -286,10 +363,22 @@ mod test {
     fn mistakes_are_named() {
         let told = |overrides: &Overrides| exec_process(INIT, overrides, false, None).expect_err("bad").to_string();
         assert_eq!(told(&Overrides::default()), "exec: args: there is nothing to run");
-        assert_eq!(told(&with(|o| o.env = vec!["=x".into()])), "exec: env \"=x\": NAME=VALUE expected");
-        assert_eq!(told(&with(|o| o.cwd = "x".into())), "exec: cwd \"x\" is not an absolute path");
-        assert_eq!(told(&with(|o| o.user = "joe".into())), "exec: user \"joe\" is not in the container's /etc/passwd");
-        assert_eq!(told(&with(|o| o.user = "4294967295".into())).split(' ').nth(1), Some("user"));
+        assert_eq!(
+            told(&with(|o| o.env = vec!["=x".into()])),
+            "exec: env \"=x\": NAME=VALUE expected"
+        );
+        assert_eq!(
+            told(&with(|o| o.cwd = "x".into())),
+            "exec: cwd \"x\" is not an absolute path"
+        );
+        assert_eq!(
+            told(&with(|o| o.user = "joe".into())),
+            "exec: user \"joe\" is not in the container's /etc/passwd"
+        );
+        assert_eq!(
+            told(&with(|o| o.user = "4294967295".into())).split(' ').nth(1),
+            Some("user")
+        );
         assert!(told(&with(|o| o.capabilities = Some(vec!["a b".into()]))).contains("capability"));
         assert!(check_process(b"{}", false).is_err());
         assert!(check_process(br#"{"args":["a"],"cwd":"/","terminal":true}"#, false).is_err());
@@ -301,12 +390,22 @@ mod test {
         let folder = Folder::new();
         let etc = folder.path().join("etc");
         std::fs::create_dir(&etc).expect("folder");
-        std::fs::write(etc.join("passwd"), "root:x:0:0::/:/bin/sh\njoe:x:1000:100:::\ngarbage\n::::\n").expect("write");
+        std::fs::write(
+            etc.join("passwd"),
+            "root:x:0:0::/:/bin/sh\njoe:x:1000:100:::\ngarbage\n::::\n",
+        )
+        .expect("write");
         std::fs::write(etc.join("group"), "users:x:100:\nwheel:x:10:root,joe\naudio:x:29:joe\n").expect("write");
         let root = File::open(folder.path()).expect("open");
         let user = |name: &str| made(&with(|o| o.user = name.into()), Some(root.as_fd()))["user"].clone();
-        assert_eq!(user("joe"), json!({"uid": 1000, "gid": 100, "additionalGids": [10, 29]}));
-        assert_eq!(user("1000"), json!({"uid": 1000, "gid": 100, "additionalGids": [10, 29]}));
+        assert_eq!(
+            user("joe"),
+            json!({"uid": 1000, "gid": 100, "additionalGids": [10, 29]})
+        );
+        assert_eq!(
+            user("1000"),
+            json!({"uid": 1000, "gid": 100, "additionalGids": [10, 29]})
+        );
         assert_eq!(user("joe:wheel"), json!({"uid": 1000, "gid": 10, "additionalGids": []}));
         assert_eq!(user("77"), json!({"uid": 77, "gid": 0, "additionalGids": []}));
         // A link that would name the host's file names nothing inside the root.

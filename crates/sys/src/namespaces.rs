@@ -22,6 +22,17 @@ impl Namespaces {
     pub const CGROUP: Namespaces = Namespaces(libc::CLONE_NEWCGROUP as u64);
     pub const TIME: Namespaces = Namespaces(0x80);
 
+    pub const ALL: Namespaces = Namespaces(
+        Self::MOUNT.0
+            | Self::UTS.0
+            | Self::IPC.0
+            | Self::USER.0
+            | Self::PID.0
+            | Self::NET.0
+            | Self::CGROUP.0
+            | Self::TIME.0,
+    );
+
     #[must_use]
     pub const fn empty() -> Namespaces {
         Namespaces(0)
@@ -35,6 +46,11 @@ impl Namespaces {
     #[must_use]
     pub const fn without(self, other: Namespaces) -> Namespaces {
         Namespaces(self.0 & !other.0)
+    }
+
+    #[must_use]
+    pub const fn intersection(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 & other.0)
     }
 
     #[must_use]

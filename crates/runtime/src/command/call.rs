@@ -38,11 +38,20 @@ pub(super) struct Output {
 
 impl<'a> Run<'a> {
     pub fn new(operation: &'static str, call: &'a Call<'a>) -> Run<'a> {
-        Run { operation, call, deadline: Instant::now() + call.timeout }
+        Run {
+            operation,
+            call,
+            deadline: Instant::now() + call.timeout,
+        }
     }
 
     /// With the driver's flags before `command`, and a log. `stdio` only where a process of the container's is made.
-    pub fn with_flags(&self, driver: &Command, command: Vec<OsString>, stdio: Option<Stdio<'_>>) -> Result<Output, Error> {
+    pub fn with_flags(
+        &self,
+        driver: &Command,
+        command: Vec<OsString>,
+        stdio: Option<Stdio<'_>>,
+    ) -> Result<Output, Error> {
         let mut log = memory_file("runtime-log").map_err(|source| self.io("make a log in memory", source))?;
         let mut args: Vec<OsString> = driver.args.iter().map(OsString::from).collect();
         if !driver.root.as_os_str().is_empty() {
@@ -58,7 +67,8 @@ impl<'a> Run<'a> {
         let (ended, printed, stderr) = self.execute(&driver.binary, &args, stdio)?;
         let log = read_log(&mut log).map_err(|source| self.io("read the log", source))?;
         let last_line = message::last_line(&log, &stderr);
-        self.judge(driver, ended, last_line).map(|last_line| Output { printed, last_line })
+        self.judge(driver, ended, last_line)
+            .map(|last_line| Output { printed, last_line })
     }
 
     /// Without any flag; gives what it printed.
@@ -66,7 +76,8 @@ impl<'a> Run<'a> {
         let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
         let (ended, printed, stderr) = self.execute(binary, &args, None)?;
         let driver = Command::default();
-        self.judge(&driver, ended, message::last_line(b"", &stderr)).map(|_| printed)
+        self.judge(&driver, ended, message::last_line(b"", &stderr))
+            .map(|_| printed)
     }
 
     fn execute(
@@ -83,13 +94,25 @@ impl<'a> Run<'a> {
             Some(Stdio::Fds { stdin, stdout, stderr }) => [stdin, stdout, stderr],
             Some(Stdio::Console { .. }) | None => [null.as_fd(), out_end.as_fd(), err_end.as_fd()],
         };
-        let running = spawn(&Program { path: binary, args, env: ENV, stdio }).map_err(|source| self.unable(binary, source))?;
+        let running = spawn(&Program {
+            path: binary,
+            args,
+            env: ENV,
+            stdio,
+        })
+        .map_err(|source| self.unable(binary, source))?;
         drop((out_end, err_end));
         let mut captures = [out, err];
-        let ended = running.wait(self.deadline, &mut captures).map_err(|source| self.io("wait for the runtime", source))?;
+        let ended = running
+            .wait(self.deadline, &mut captures)
+            .map_err(|source| self.io("wait for the runtime", source))?;
         let [out, err] = captures;
         let (printed, _) = out.into_parts();
-        Ok((ended, String::from_utf8_lossy(&printed).into_owned(), err.into_parts().0))
+        Ok((
+            ended,
+            String::from_utf8_lossy(&printed).into_owned(),
+            err.into_parts().0,
+        ))
     }
 
     fn unable(&self, binary: &Path, source: io::Error) -> Error {
@@ -99,7 +122,12 @@ impl<'a> Run<'a> {
             io::ErrorKind::NotFound if !binary.exists() => Error::Missing { operation, id, binary },
             // No process could be made: that is not the binary's fault.
             io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => self.io("start the runtime", source),
-            _ => Error::NotExecutable { operation, id, binary, source },
+            _ => Error::NotExecutable {
+                operation,
+                id,
+                binary,
+                source,
+            },
         }
     }
 
@@ -109,10 +137,26 @@ impl<'a> Run<'a> {
             Ended::Exited(0) => Ok(last_line),
             Ended::Exited(status) => {
                 let code = message::code(operation, &driver.root, &id, &last_line);
-                Err(Error::Refused { operation, id, status, code, last_line })
+                Err(Error::Refused {
+                    operation,
+                    id,
+                    status,
+                    code,
+                    last_line,
+                })
             }
-            Ended::Killed(signal) => Err(Error::Killed { operation, id, signal, last_line }),
-            Ended::TooLate => Err(Error::Timeout { operation, id, timeout: self.call.timeout, last_line }),
+            Ended::Killed(signal) => Err(Error::Killed {
+                operation,
+                id,
+                signal,
+                last_line,
+            }),
+            Ended::TooLate => Err(Error::Timeout {
+                operation,
+                id,
+                timeout: self.call.timeout,
+                last_line,
+            }),
         }
     }
 

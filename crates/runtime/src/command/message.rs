@@ -42,7 +42,11 @@ pub(super) fn one_line(text: &str) -> String {
             line.push('…');
             break;
         }
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
     }
     line
 }
@@ -58,16 +62,31 @@ pub(super) fn code(operation: &str, root: &Path, id: &str, line: &str) -> ErrorC
             return ErrorCode::CommandNotFound;
         }
         if about_command
-            && has(&["permission", "not permitted", "exec format error", "is a directory", "not executable"])
+            && has(&[
+                "permission",
+                "not permitted",
+                "exec format error",
+                "is a directory",
+                "not executable",
+            ])
         {
             return ErrorCode::CommandNotExecutable;
         }
     }
-    if has(&["no space left", "too many open files", "cannot allocate memory", "resource temporarily unavailable"]) {
+    if has(&[
+        "no space left",
+        "too many open files",
+        "cannot allocate memory",
+        "resource temporarily unavailable",
+    ]) {
         return ErrorCode::Resources;
     }
     if operation == "create" {
-        return if has(&["id already exists", &already_exists(id)]) { ErrorCode::AlreadyExists } else { ErrorCode::Runtime };
+        return if has(&["id already exists", &already_exists(id)]) {
+            ErrorCode::AlreadyExists
+        } else {
+            ErrorCode::Runtime
+        };
     }
     // crun removes this file when the container starts.
     if has(&["/exec.fifo`"]) {
@@ -77,12 +96,31 @@ pub(super) fn code(operation: &str, root: &Path, id: &str, line: &str) -> ErrorC
     let status = format!("/{}/status`", id.to_lowercase());
     let unknown = has(&["container does not exist", "file does not exist", "could not be found"])
         || line.contains("container") && line.contains("does not exist");
-    if unknown || missing && has(&[&format!("{folder}'"), &format!("{folder}`"), &format!("{folder}/status"), &status]) {
+    if unknown
+        || missing
+            && has(&[
+                &format!("{folder}'"),
+                &format!("{folder}`"),
+                &format!("{folder}/status"),
+                &status,
+            ])
+    {
         return ErrorCode::NotFound;
     }
     if has(&[
-        "not running", "already running", "already started", "not paused", "already paused", "not stopped", "is not in",
-        "stopped container", "in stopped state", "paused container", "cannot start", "no such process", "already finished",
+        "not running",
+        "already running",
+        "already started",
+        "not paused",
+        "already paused",
+        "not stopped",
+        "is not in",
+        "stopped container",
+        "in stopped state",
+        "paused container",
+        "cannot start",
+        "no such process",
+        "already finished",
         "incorrect container state",
     ]) {
         return ErrorCode::WrongState;
@@ -105,29 +143,83 @@ mod test {
         let told = |operation: &str, line: &str| code(operation, Path::new("/r"), "xx", line);
         // runc 1.1.5
         let runc = "unable to start container process: ";
-        assert_eq!(told("exec", &format!("{runc}exec: \"nope\": executable file not found in $PATH")), CommandNotFound);
-        assert_eq!(told("create", &format!("{runc}exec: \"/n\": stat /n: no such file or directory")), CommandNotFound);
-        assert_eq!(told("create", &format!("{runc}exec: \"/bin/x\": permission denied")), CommandNotExecutable);
+        assert_eq!(
+            told(
+                "exec",
+                &format!("{runc}exec: \"nope\": executable file not found in $PATH")
+            ),
+            CommandNotFound
+        );
+        assert_eq!(
+            told(
+                "create",
+                &format!("{runc}exec: \"/n\": stat /n: no such file or directory")
+            ),
+            CommandNotFound
+        );
+        assert_eq!(
+            told("create", &format!("{runc}exec: \"/bin/x\": permission denied")),
+            CommandNotExecutable
+        );
         assert_eq!(told("start", "cannot start an already running container"), WrongState);
         assert_eq!(told("pause", "container not running"), WrongState);
         assert_eq!(told("resume", "container not paused"), WrongState);
         assert_eq!(told("exec", "cannot exec in a stopped container"), WrongState);
-        assert_eq!(told("delete", "cannot delete container xx that is not stopped: running"), WrongState);
+        assert_eq!(
+            told("delete", "cannot delete container xx that is not stopped: running"),
+            WrongState
+        );
         assert_eq!(told("delete", "container does not exist"), NotFound);
-        assert_eq!(told("create", "runc create failed: container with given ID already exists"), AlreadyExists);
-        assert_eq!(told("create", "runc create failed: rootfs (/b/rootfs) does not exist"), Runtime);
+        assert_eq!(
+            told("create", "runc create failed: container with given ID already exists"),
+            AlreadyExists
+        );
+        assert_eq!(
+            told("create", "runc create failed: rootfs (/b/rootfs) does not exist"),
+            Runtime
+        );
         assert_eq!(told("kill", "unable to signal init: invalid argument"), Runtime);
-        assert_eq!(told("create", "write /run/runc/xx/state.json: no space left on device"), Resources);
+        assert_eq!(
+            told("create", "write /run/runc/xx/state.json: no space left on device"),
+            Resources
+        );
         // crun 1.8.1
-        assert_eq!(told("exec", "executable file `/n` not found in $PATH: No such file or directory"), CommandNotFound);
+        assert_eq!(
+            told(
+                "exec",
+                "executable file `/n` not found in $PATH: No such file or directory"
+            ),
+            CommandNotFound
+        );
         assert_eq!(told("exec", "open executable: Permission denied"), CommandNotExecutable);
-        assert_eq!(told("create", "open executable: Operation not permitted"), CommandNotExecutable);
-        assert_eq!(told("start", "cannot open `/r/xx/exec.fifo`: No such file or directory"), WrongState);
-        assert_eq!(told("kill", "error opening file `/r/xx/status`: No such file or directory"), NotFound);
-        assert_eq!(told("delete", "cannot open directory '/r/xx': No such file or directory"), NotFound);
-        assert_eq!(told("delete", "the container `xx` is not in `created` or `stopped` state"), WrongState);
+        assert_eq!(
+            told("create", "open executable: Operation not permitted"),
+            CommandNotExecutable
+        );
+        assert_eq!(
+            told("start", "cannot open `/r/xx/exec.fifo`: No such file or directory"),
+            WrongState
+        );
+        assert_eq!(
+            told("kill", "error opening file `/r/xx/status`: No such file or directory"),
+            NotFound
+        );
+        assert_eq!(
+            told("delete", "cannot open directory '/r/xx': No such file or directory"),
+            NotFound
+        );
+        assert_eq!(
+            told("delete", "the container `xx` is not in `created` or `stopped` state"),
+            WrongState
+        );
         assert_eq!(told("create", "container `xx` already exists"), AlreadyExists);
-        assert_eq!(told("create", "error opening file `/b/config.json`: No such file or directory"), Runtime);
+        assert_eq!(
+            told(
+                "create",
+                "error opening file `/b/config.json`: No such file or directory"
+            ),
+            Runtime
+        );
     }
 
     #[test]
@@ -135,7 +227,10 @@ mod test {
         let log = b"{\"level\":\"error\",\"msg\":\"first\"}\n{\"level\":\"error\",\"msg\":\"sec\\nond\"}\n{\"level\":\"debug\",\"msg\":\"bye\"}\n";
         assert_eq!(last_line(log, b"x"), "sec\\nond");
         assert_eq!(last_line(b"{\"level\":\"warning\",\"msg\":\"hm\"}\n", b""), "hm");
-        assert_eq!(last_line(b"garbage \xff\n{\"level", b"one\ntwo \x1b[31m\n\n"), "two \\u{1b}[31m");
+        assert_eq!(
+            last_line(b"garbage \xff\n{\"level", b"one\ntwo \x1b[31m\n\n"),
+            "two \\u{1b}[31m"
+        );
         assert_eq!(last_line(b"", b""), "");
         assert!(one_line(&"x".repeat(1 << 20)).len() < 5000);
     }

@@ -44,13 +44,19 @@ impl Driver for Command {
         let made = self.make("create", &args.call, "init", args.stdio, |command| {
             command.push("--bundle".into());
             command.push(seen_from_outside(args.bundle));
-            for (wanted, flag) in [(self.no_pivot_root, "--no-pivot"), (self.no_new_keyring, "--no-new-keyring")] {
+            for (wanted, flag) in [
+                (self.no_pivot_root, "--no-pivot"),
+                (self.no_new_keyring, "--no-new-keyring"),
+            ] {
                 if wanted {
                     command.push(flag.into());
                 }
             }
         });
-        if made.as_ref().is_err_and(|error| error.code() != ErrorCode::AlreadyExists) {
+        if made
+            .as_ref()
+            .is_err_and(|error| error.code() != ErrorCode::AlreadyExists)
+        {
             self.undo_create(args);
         }
         made
@@ -93,7 +99,12 @@ impl Driver for Command {
         let mut file = memory_file("resources").map_err(fail)?;
         file.write_all(resources).map_err(fail)?;
         let path = seen_from_outside(&own_fd(file.as_raw_fd()));
-        self.run("update", call, vec!["update".into(), "--resources".into(), path, call.id.into()]).map(|_| ())
+        self.run(
+            "update",
+            call,
+            vec!["update".into(), "--resources".into(), path, call.id.into()],
+        )
+        .map(|_| ())
     }
 
     fn delete(&self, call: &Call<'_>, force: bool) -> Result<(), Error> {
@@ -113,17 +124,31 @@ impl Driver for Command {
     }
 
     fn features(&self, timeout: Duration) -> Result<Features, Error> {
-        let call = Call { id: "", work: Path::new("/"), timeout };
+        let call = Call {
+            id: "",
+            work: Path::new("/"),
+            timeout,
+        };
         // Before any flag of ours: not every runtime takes flags here, and the version needs none.
         let bare = |args: &[&str]| Run::new("features", &call).bare(&self.binary, args);
         let version = bare(&["--version"])?;
         let first = version.lines().next().unwrap_or_default().trim();
         if first.is_empty() {
-            return Err(Error::broken("features", "", "it did not tell its version", String::new()));
+            return Err(Error::broken(
+                "features",
+                "",
+                "it did not tell its version",
+                String::new(),
+            ));
         }
         // runc before 1.1, crun before 1.8.6 and others know no such command: that is no error.
-        let features = bare(&["features"]).ok().and_then(|text| serde_json::from_str(&text).ok());
-        Ok(Features { version: message::one_line(first), features: features.unwrap_or_default() })
+        let features = bare(&["features"])
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Features {
+            version: message::one_line(first),
+            features: features.unwrap_or_default(),
+        })
     }
 }
 
@@ -179,8 +204,13 @@ impl Command {
 
     /// Removes what a failed `create` left, unless the name turns out to be another bundle's container.
     fn undo_create(&self, args: &CreateArgs<'_>) {
-        let call = Call { timeout: UNDO, ..args.call };
-        let foreign = self.full_state(&call).is_ok_and(|(_, bundle)| !same_folder(&bundle, args.bundle));
+        let call = Call {
+            timeout: UNDO,
+            ..args.call
+        };
+        let foreign = self
+            .full_state(&call)
+            .is_ok_and(|(_, bundle)| !same_folder(&bundle, args.bundle));
         if !foreign {
             // The failure that brought us here is told; what this one leaves is found by the next delete.
             let _ = self.delete(&call, true);
@@ -200,7 +230,13 @@ impl Command {
             "stopped" => Status::Stopped,
             _ => return Err(broken("it told an unknown status")),
         };
-        Ok((State { pid: u32::try_from(printed.pid).unwrap_or(0), status }, printed.bundle))
+        Ok((
+            State {
+                pid: u32::try_from(printed.pid).unwrap_or(0),
+                status,
+            },
+            printed.bundle,
+        ))
     }
 }
 
@@ -222,7 +258,9 @@ fn remove(path: &Path) {
 /// A pid file is one number; the reason if it is not.
 fn read_pid(path: &Path) -> Result<u32, String> {
     let text = berth_sys::file::read(path, 64).map_err(|error| format!("its pid file can't be read: {error}"))?;
-    let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let number = std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
     match number {
         Some(pid) if pid > 0 && i32::try_from(pid).is_ok() => Ok(pid),
         _ => Err(format!("its pid file holds {:?}", String::from_utf8_lossy(&text))),
@@ -236,7 +274,10 @@ fn own_fd(fd: i32) -> PathBuf {
 /// A path as another process sees it: our `/proc/self` is its `/proc/PID`.
 fn seen_from_outside(path: &Path) -> OsString {
     match path.strip_prefix("/proc/self") {
-        Ok(rest) => Path::new("/proc").join(std::process::id().to_string()).join(rest).into_os_string(),
+        Ok(rest) => Path::new("/proc")
+            .join(std::process::id().to_string())
+            .join(rest)
+            .into_os_string(),
         Err(_) => path.as_os_str().to_owned(),
     }
 }

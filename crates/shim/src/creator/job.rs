@@ -87,7 +87,11 @@ fn driver(of: &shim::Driver) -> Result<Box<dyn Driver>, Failed> {
             no_pivot_root: command.no_pivot_root,
             no_new_keyring: command.no_new_keyring,
         })),
-        Some(Kind::Embedded(_)) => Err(failed(ErrorCode::Unimplemented, "this build has no embedded runtime")),
+        Some(Kind::Embedded(embedded)) => Ok(Box::new(runtime::Embedded {
+            root: embedded.root.clone().into(),
+            no_pivot_root: embedded.no_pivot_root,
+            no_new_keyring: embedded.no_new_keyring,
+        })),
         None => Err(failed(ErrorCode::InvalidArgument, "no driver")),
     }
 }
@@ -138,11 +142,7 @@ impl At<'_> {
         Ok(Vec::new())
     }
 
-    fn stage<T>(
-        &mut self,
-        name: &str,
-        work: impl FnOnce(&Self) -> Result<T, runtime::Error>,
-    ) -> Result<T, runtime::Error> {
+    fn stage<T, E>(&mut self, name: &str, work: impl FnOnce(&Self) -> Result<T, E>) -> Result<T, E> {
         let begun = Instant::now();
         let done = work(self);
         let duration_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -154,7 +154,7 @@ impl At<'_> {
         let setting = self.setting;
         let console = self.console(ends);
         let stdio = stdio(ends, console.as_deref())?;
-        self.stage("bundle", |at| process_json::keep(&setting.bundle, &at.work))?;
+        self.stage("bundle", |_| process_json::keep(&setting.bundle, stdio.terminal(), &setting.folder))?;
         let args = CreateArgs { call: *call, bundle: &setting.bundle, stdio };
         let created = self.stage("create", |at| at.driver.create(&args))?;
         self.tell_created(created.pid)
@@ -163,7 +163,7 @@ impl At<'_> {
     fn exec(&mut self, call: &Call<'_>, exec: &Exec, ends: Option<&Ends>) -> Result<(), Failed> {
         let console = self.console(ends);
         let stdio = stdio(ends, console.as_deref())?;
-        let process = process_json::for_exec(exec, &self.work)?;
+        let process = process_json::for_exec(exec, &self.setting.folder)?;
         let args = ExecArgs { call: *call, exec_id: &exec.exec_id, process: &process, stdio };
         let created = self.stage("exec", |at| at.driver.exec(&args))?;
         self.tell_created(created.pid)
