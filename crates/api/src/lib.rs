@@ -7,9 +7,11 @@
 
 mod budget;
 mod convert;
+mod probe;
 mod serve;
 mod service;
 mod status;
 mod stream;
 
+pub use probe::round_trip;
 pub use serve::{Api, CONNECTION_WINDOW, MAX_MESSAGE, MAX_STREAMS};

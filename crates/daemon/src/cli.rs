@@ -42,6 +42,9 @@ pub enum Command {
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the stages at which BERTH_KILL_AT can end this build, one a line
+    #[command(hide = true)]
+    FailPoints,
 }
 
 #[derive(Debug, clap::Subcommand)]

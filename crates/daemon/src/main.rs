@@ -1,12 +1,76 @@
-//! The Berth daemon: config → build → run → drain.
+//! The Berth daemon: config → build → run → drain. No logic of its own: it wires the supervisor to a socket and to signals.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod config;
+mod error;
+mod listen;
+mod logging;
+mod metrics;
+mod process;
+mod run;
+mod settings;
+mod systemd;
+
+use std::io::Write;
+use std::process::ExitCode;
 
 use clap::Parser;
 
-fn main() {
-    let cli = cli::Cli::parse();
-    let _ = config::Config::load(&cli.flags);
+use cli::{Cli, Command, ConfigCommand, Flags};
+use config::Config;
+use error::Error;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => serve(&cli.flags),
+        Some(Command::Config(ConfigCommand::Default)) => print(&config::keys::default_file()),
+        Some(Command::Config(ConfigCommand::Check { file })) => check(cli.flags, file),
+        Some(Command::FailPoints) => fail_points(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "berthd: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn check(flags: Flags, file: Option<std::path::PathBuf>) -> Result<(), Error> {
+    let config = file.or(flags.config.clone());
+    let name = config.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
+    Config::load(&Flags { config, ..flags })?;
+    print(&format!("{} is good\n", name.display()))
+}
+
+fn fail_points() -> Result<(), Error> {
+    if !cfg!(feature = "failpoints") {
+        return Err(Error::NotBuilt { what: "failpoints" });
+    }
+    let names: String = berth_supervisor::FAIL_POINTS.iter().flat_map(|(_, names)| *names).map(|name| format!("{name}\n")).collect();
+    print(&names)
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|source| Error::Io { operation: "print", what: "to stdout".into(), source })
+}
+
+fn serve(flags: &Flags) -> Result<(), Error> {
+    let config = Config::load(flags)?;
+    let log = logging::start(&config)?;
+    process::prepare();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads)
+        .max_blocking_threads(process::BLOCKING_THREADS)
+        .thread_name("berthd")
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io { operation: "start", what: "the runtime's threads".into(), source })?;
+    let done = runtime.block_on(run::run(config, flags.clone(), log));
+    // A thread that hangs on a dead disk must not keep the daemon.
+    runtime.shutdown_background();
+    done
 }

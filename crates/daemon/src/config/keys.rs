@@ -78,7 +78,7 @@ pub const KEYS: &[Key] = &[
     key("start", "concurrency", Kind::Number { min: 1, max: 10_000 }, "10", Reload, "How many starts work at once; any number may wait."),
     key("start", "queue_limit", Kind::Number { min: 1, max: 10_000_000 }, "100000", Reload, "How many starts may wait; one more is refused."),
     key("start", "timeout_ms", Kind::Number { min: 1, max: HOUR_MS }, "60000", Reload, "A start that takes longer, counted from its permit, is undone."),
-    key("runtime", "default", Kind::Text, "\"\"", Reload, "Runtime of a request that names none; empty = the first found of runc, crun, youki, runsc."),
+    key("runtime", "default", Kind::Text, "\"\"", Reload, "Runtime of a request that names none; empty = embedded, the one that needs no other program."),
     key("runtime", "allow_paths", Kind::Flag, "false", Reload, "Let a request name a runtime by its path."),
     key("runtime", "timeout_ms", Kind::Number { min: 1, max: HOUR_MS }, "30000", Reload, "Limit of each call of a runtime."),
     key("log", "format", Kind::Choice(&["cri", "json", "plain"]), "\"cri\"", Reload, "Format of containers' logs where the request does not say."),

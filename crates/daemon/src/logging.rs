@@ -1,0 +1,48 @@
+//! The daemon's own log, on stderr: text for people, JSON for machines. Its filter can be changed while it runs.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+use crate::error::Error;
+
+/// Changes the filter.
+pub struct Log {
+    set: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+}
+
+impl Log {
+    /// `level` was checked with the configuration.
+    pub fn set_level(&self, level: &str) {
+        let set = level.parse().map_err(|e: tracing_subscriber::filter::ParseError| e.to_string()).and_then(&self.set);
+        if let Err(error) = set {
+            tracing::error!(error, level, "the log level can't be changed");
+        }
+    }
+}
+
+pub fn start(config: &Config) -> Result<Log, Error> {
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::Io {
+        operation: "start",
+        what: "the log".into(),
+        source: io::Error::other(e),
+    };
+    let plain = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.log_level))
+        .with_writer(io::stderr)
+        .with_ansi(false);
+    // The two formats are two types all the way up to the handle.
+    macro_rules! begin {
+        ($builder:expr) => {{
+            let builder = $builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map_err(failed)?;
+            Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string()))
+        }};
+    }
+    Ok(match config.log_format {
+        LogFormat::Text => Log { set: begin!(plain) },
+        LogFormat::Json => Log { set: begin!(plain.json().flatten_event(true)) },
+    })
+}
