@@ -9,17 +9,17 @@ use crate::error::Error;
 /// Threads for what may block (logs on a disk, cgroup files); idle ones end by themselves.
 pub const BLOCKING_THREADS: usize = 32;
 
-/// Before the first descriptor is opened and the first thread started.
+/// Before the first thread is started.
 pub fn prepare() {
-    raise_descriptors();
     // A relative path means nothing to a daemon, and its folder must not keep a file system busy.
     if let Err(error) = std::env::set_current_dir("/") {
         tracing::warn!(%error, "the working directory can't be changed to /");
     }
 }
 
-/// The soft limit is for programs that use select(2); each container costs some descriptors.
-fn raise_descriptors() {
+/// The soft limit is low for the sake of programs that use select(2), and each container costs us some descriptors. Only after the
+/// template of the shims was started: a container must not inherit it.
+pub fn raise_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
         return;

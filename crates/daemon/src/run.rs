@@ -26,6 +26,7 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     let shim = process::find_shim(config.shim.as_deref())?;
     // Before any socket: it locks the state folder and starts the template, which must inherit nothing.
     let supervisor = Supervisor::open(settings::supervisor(&config, shim.clone())).await?;
+    process::raise_descriptors();
     let listening = match Listening::inherited()? {
         Some(listening) => listening,
         None => Listening::bind(&config.address)?,

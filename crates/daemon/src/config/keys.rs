@@ -120,3 +120,24 @@ pub fn default_file() -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    /// The page for people names every key, with its default and when it applies.
+    #[test]
+    fn the_documentation_is_complete() {
+        let page = include_str!("../../../../docs/config.md");
+        for key in KEYS.iter().chain(RUNTIME_KEYS) {
+            let section = if key.section == "runtimes" { "runtimes.NAME" } else { key.section };
+            let name = format!("| `{section}.{}` |", key.name);
+            let row = page.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name} is missing"));
+            let applies = if key.applies == Applies::Reload { "SIGHUP |" } else { "restart |" };
+            assert!(row.ends_with(applies), "{row}");
+            let default = key.default.trim_matches('"');
+            let derived = key.name == "address" || default.is_empty();
+            assert!(derived || row.contains(&format!("| `{default}` |")), "{row} should say {default}");
+        }
+    }
+}
