@@ -79,10 +79,6 @@ impl Conn {
         self.out.is_empty()
     }
 
-    pub fn close_when_flushed(&mut self) {
-        self.closing = true;
-    }
-
     /// True if it can be dropped now.
     pub fn is_done(&self) -> bool {
         self.closing && self.out.is_empty()

@@ -90,19 +90,18 @@ impl Want {
 #[derive(Debug, Clone)]
 pub struct Poll(Rc<RefCell<Epoll>>);
 
-/// Ready fds. A hang-up or an error counts as both: the read or write that follows tells.
+/// A ready fd. A hang-up or an error counts as readable: the read that follows tells. Writers just try.
 #[derive(Debug)]
 pub struct Ready {
     pub token: Token,
     pub read: bool,
-    pub write: bool,
 }
 
 impl Ready {
     fn of(kernel: &Kernel) -> Option<Ready> {
         let broken = kernel.hangup || kernel.error;
         let token = Token::from_number(kernel.token)?;
-        Some(Ready { token, read: kernel.readable || broken, write: kernel.writable || broken })
+        Some(Ready { token, read: kernel.readable || broken })
     }
 }
 

@@ -162,11 +162,6 @@ impl Stdio {
         Ok(true)
     }
 
-    /// Gives up the console socket of a process that was not made.
-    pub fn drop_console(&mut self) {
-        self.console = None;
-    }
-
     pub fn resize(&mut self, width: u32, height: u32) -> Result<(), Error> {
         let (width, height) = (size(width, 80)?, size(height, 24)?);
         self.size = (width, height);

@@ -91,6 +91,8 @@ struct Batch {
 
 impl Writer<'_> {
     fn write_all(mut self) -> io::Result<()> {
+        // So that there is a file even if nothing is ever written; what hinders it is dealt with when something is.
+        let _ = self.log();
         loop {
             let ended = self.ends.shared.ended().load(SeqCst) == 1 || self.orphaned.is_some();
             if self.progress.tail < self.ends.shared.head().load(SeqCst) {
