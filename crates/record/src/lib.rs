@@ -14,6 +14,8 @@ mod layout;
 pub mod log;
 pub mod random;
 mod scan;
+#[cfg(test)]
+mod test;
 mod types;
 
 pub use error::Error;

@@ -170,3 +170,134 @@ pub fn remove_empty_at(parent: impl AsFd, name: impl AsRef<OsStr>) -> io::Result
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::{fifo, file};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// A folder that goes with the test.
+    struct Temp(std::path::PathBuf);
+
+    impl Temp {
+        fn new(name: &str) -> (Self, OwnedFd) {
+            let path = std::env::temp_dir().join(format!("berth-{name}-{}", std::process::id()));
+            let folder = make_all(&path, 0o700).unwrap();
+            (Self(path), folder)
+        }
+
+        fn mode(&self, name: &str) -> u32 {
+            std::fs::metadata(self.0.join(name)).unwrap().permissions().mode() & 0o7777
+        }
+    }
+
+    impl Drop for Temp {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn modes_are_exact() {
+        let (temp, folder) = Temp::new("modes");
+        make_at(&folder, "open", 0o777).unwrap();
+        make_at(&folder, "open", 0o711).unwrap();
+        file::write_aside(&folder, "file", b"x", 0o666).unwrap();
+        fifo::make_at(&folder, "fifo", 0o622).unwrap();
+        assert_eq!(
+            [temp.mode("open"), temp.mode("file"), temp.mode("fifo")],
+            [0o711, 0o666, 0o622]
+        );
+        assert_eq!(
+            make_new_at(&folder, "open", 0o700).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+    }
+
+    #[test]
+    fn removing_a_tree_follows_no_link() {
+        let (temp, folder) = Temp::new("remove");
+        make_all(&temp.0.join("keep"), 0o700).unwrap();
+        std::fs::write(temp.0.join("keep/file"), "x").unwrap();
+        make_all(&temp.0.join("tree/a/b"), 0o700).unwrap();
+        std::fs::write(temp.0.join("tree/a/b/file"), "x").unwrap();
+        symlink(temp.0.join("keep"), temp.0.join("tree/a/link")).unwrap();
+        symlink(temp.0.join("keep"), temp.0.join("link")).unwrap();
+        remove_tree(&folder, "tree").unwrap();
+        remove_tree(&folder, "link").unwrap();
+        remove_tree(&folder, "not there").unwrap();
+        assert!(remove_tree(&folder, "..").is_err() && remove_tree(&folder, "keep/file").is_err());
+        let names: Vec<_> = entries(&folder).unwrap();
+        assert_eq!(
+            names,
+            [Entry {
+                name: "keep".into(),
+                is_dir: true
+            }]
+        );
+        assert!(temp.0.join("keep/file").exists());
+    }
+
+    #[test]
+    fn nothing_leads_out_of_a_root() {
+        let (temp, folder) = Temp::new("root");
+        make_all(&temp.0.join("root/etc"), 0o700).unwrap();
+        symlink("/etc", temp.0.join("root/abs")).unwrap();
+        symlink("../../../../etc", temp.0.join("root/rel")).unwrap();
+        symlink("/proc/self/root", temp.0.join("root/magic")).unwrap();
+        let root = open_at(&folder, "root").unwrap();
+        let inode = |path: &str| {
+            rustix::fs::fstat(open_in_root(&root, Path::new(path)).unwrap())
+                .unwrap()
+                .st_ino
+        };
+        assert!(inode("/etc") == inode("abs") && inode("rel") == inode("etc") && inode("/..") == inode("/"));
+        assert!(open_in_root(&root, Path::new("magic")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_read_bounded_and_never_blocks() {
+        let (temp, folder) = Temp::new("read");
+        file::write_aside(&folder, "file", b"12345", 0o600).unwrap();
+        fifo::make_at(&folder, "fifo", 0o600).unwrap();
+        symlink("file", temp.0.join("link")).unwrap();
+        assert_eq!(file::read_at(&folder, "file", 5).unwrap(), b"12345");
+        for name in ["file", "fifo"] {
+            assert_eq!(
+                file::read_at(&folder, name, 4).unwrap_err().kind(),
+                io::ErrorKind::InvalidData,
+                "{name}"
+            );
+        }
+        assert!(file::read_at(&folder, "link", 5).is_err());
+        assert_eq!(
+            fifo::open(&temp.0.join("file"), fifo::End::Read).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        let reader = fifo::open(&temp.0.join("fifo"), fifo::End::Both).unwrap();
+        assert_eq!(file::read_some(reader, &mut [0]).unwrap(), None);
+        let error = fifo::open(&temp.0.join("fifo"), fifo::End::Write).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+    }
+
+    #[test]
+    fn a_reserved_file_is_written_over_and_cut() {
+        let (temp, folder) = Temp::new("reserve");
+        file::reserve(&folder, "r", 4096, 0o600).unwrap();
+        file::overwrite(&folder, "r", b"short").unwrap();
+        file::rename_at(&folder, "r", "done").unwrap();
+        assert_eq!(std::fs::read(temp.0.join("done")).unwrap(), b"short");
+        assert!(file::exists_at(&folder, "done").unwrap() && !file::exists_at(&folder, "r").unwrap());
+    }
+
+    #[test]
+    fn a_lock_is_had_once() {
+        let (_temp, folder) = Temp::new("lock");
+        let first = file::create_at(&folder, "l", file::Open::ReadWrite, 0o600).unwrap();
+        let second = file::create_at(&folder, "l", file::Open::ReadWrite, 0o600).unwrap();
+        assert!(file::try_lock(&first).unwrap() && !file::try_lock(&second).unwrap());
+        drop(first);
+        assert!(file::try_lock(&second).unwrap());
+    }
+}

@@ -132,7 +132,8 @@ pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<Option<usize>> {
 pub fn send_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    // The space may hold one more, by its alignment; the receiver's then would not.
+    if fds.len() > MAX_FDS || !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let iov = [IoSlice::new(bytes)];
@@ -173,4 +174,78 @@ pub fn recv_fds(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
         fds,
         truncated,
     })
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn descriptors_pass_with_their_bytes() {
+        let (a, b) = seqpacket_pair(false).unwrap();
+        let (reader, writer) = crate::pipe::pipe().unwrap();
+        assert_eq!(send_fds(&a, b"two", &[reader.as_fd(), writer.as_fd()]).unwrap(), 3);
+        drop((reader, writer));
+        let mut buffer = [0; 16];
+        let got = recv_fds(&b, &mut buffer).unwrap();
+        assert_eq!((got.len, got.fds.len(), got.truncated), (3, 2, false));
+        for fd in &got.fds {
+            assert!(
+                rustix::io::fcntl_getfd(fd)
+                    .unwrap()
+                    .contains(rustix::io::FdFlags::CLOEXEC)
+            );
+        }
+        rustix::io::write(&got.fds[1], b"x").unwrap();
+        assert_eq!(crate::file::read_some(&got.fds[0], &mut buffer).unwrap(), Some(1));
+        drop(a);
+        let end = recv_fds(&b, &mut buffer).unwrap();
+        assert_eq!((end.len, end.fds.len()), (0, 0));
+        assert_eq!(send(&b, b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_is_told() {
+        let (a, b) = seqpacket_pair(true).unwrap();
+        assert_eq!(recv_fds(&b, &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        send_fds(&a, b"more than four", &[]).unwrap();
+        assert!(recv_fds(&b, &mut [0; 4]).unwrap().truncated);
+        let many = vec![a.as_fd(); MAX_FDS + 1];
+        assert_eq!(
+            send_fds(&a, b"x", &many).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
+
+    #[test]
+    fn a_socket_below_a_path_longer_than_an_address() {
+        let top = std::env::temp_dir().join(format!("berth-socket-{}", std::process::id()));
+        let path = top.join("x".repeat(200));
+        let folder = crate::dir::make_all(&path, 0o700).unwrap();
+        for _ in 0..2 {
+            let listener = listen_at(folder.as_fd(), "s", 0o600).unwrap();
+            assert_eq!(
+                std::fs::metadata(path.join("s")).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+            assert!(accept(&listener).unwrap().is_none());
+            let client = connect_at(folder.as_fd(), "s", false).unwrap();
+            let server = accept(&listener).unwrap().unwrap();
+            assert_eq!(peer(&server).unwrap().pid, std::process::id());
+            send(&client, b"hi").unwrap();
+            let mut buffer = [0; 4];
+            assert_eq!(crate::file::read_some(&server, &mut buffer).unwrap(), Some(2));
+            assert_eq!(crate::file::read_some(&server, &mut buffer).unwrap(), None);
+        }
+        assert_eq!(
+            connect_at(folder.as_fd(), "s", false).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+        assert_eq!(
+            connect_at(folder.as_fd(), "../s", false).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        std::fs::remove_dir_all(top).unwrap();
+    }
 }

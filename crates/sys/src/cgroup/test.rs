@@ -175,3 +175,17 @@ fn a_group_of_our_own_is_filled_frozen_killed_and_removed() {
     assert!(group.folders().iter().all(|folder| !folder.exists()));
     group.remove().unwrap();
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_left_out(text: String, key: String) {
+        let _ = (parse::keyed(&text, &key), parse::blkio(&text), parse::io_stat(&text), parse::limit(&text));
+        let _ = (parse::pids(&text).count(), parse::membership(&text).count(), crate::net_dev::parse(&text));
+        let machine = Hierarchies::of(&crate::mounts::parse(text.as_bytes()));
+        let _ = machine.group_in(&text);
+        for folder in of(V2).group_in(&format!("0::/{text}")).folders() {
+            proptest::prop_assert!(folder.starts_with("/sys/fs/cgroup"));
+            proptest::prop_assert!(!folder.components().any(|part| part == std::path::Component::ParentDir));
+        }
+    }
+}

@@ -11,6 +11,8 @@ mod pidfd;
 mod settings;
 mod signals;
 mod stat;
+#[cfg(test)]
+mod test;
 mod wait;
 
 pub use child::{close_except, kill_group};
