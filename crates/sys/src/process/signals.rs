@@ -33,12 +33,37 @@ fn set_disposition(signal: i32, handler: libc::sighandler_t) -> io::Result<()> {
 /// SIGPIPE, and an ignored signal survives execve.) Makes system calls only.
 pub fn reset_signals() -> io::Result<()> {
     for signal in 1..=64 {
-        // Two can't be changed, and libc keeps two or three for itself: those are never ignored.
-        if !matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32..34) {
-            set_disposition(signal, libc::SIG_DFL)?;
+        match signal {
+            // Can't be changed, and so never is.
+            libc::SIGKILL | libc::SIGSTOP => {}
+            32..34 => unignore_internal(signal)?,
+            _ => set_disposition(signal, libc::SIG_DFL)?,
         }
     }
     set_mask(&set_of(&[]))
+}
+
+/// The two signals that glibc keeps for itself and does not let sigaction(3) touch. Its posix_spawn leaves them ignored in the
+/// programs that it starts, so a daemon may have inherited that. A handler of glibc's own is left: execve takes it away.
+fn unignore_internal(signal: i32) -> io::Result<()> {
+    // The kernel's struct is handler, flags, (restorer,) mask: never more than this, and the handler comes first. All zero = default.
+    let mut old = [0usize; 8];
+    let default = [0usize; 8];
+    // The size that the kernel wants is that of its mask, 64 bits.
+    const MASK_SIZE: usize = 8;
+    let none = std::ptr::null::<usize>();
+    // SAFETY: the kernel writes at most its struct into `old`, which is longer.
+    let asked = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, none, old.as_mut_ptr(), MASK_SIZE) };
+    if asked == 0 && old[0] != libc::SIG_IGN {
+        return Ok(());
+    }
+    // SAFETY: the kernel reads at most its struct out of `default`, which is longer; the default runs no code of ours.
+    let set = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, MASK_SIZE) };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
