@@ -21,6 +21,8 @@ fn settle(name: &str) -> Result<(), Error> {
     let settle = || {
         process::set_child_subreaper()?;
         process::umask(0o077);
+        // The template ignores SIGCHLD so that shims don't become its zombies; here an ignored SIGCHLD would lose every exit.
+        process::reset_signals()?;
         for number in [signal::SIGPIPE, signal::SIGHUP, signal::SIGINT, signal::SIGTERM] {
             process::ignore_signal(number)?;
         }

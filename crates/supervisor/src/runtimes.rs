@@ -9,8 +9,11 @@ use berth_record::{DriverKind, RuntimeRecord};
 use crate::types::RuntimeInfo;
 use crate::{Error, Runtime, RuntimeConfig};
 
+/// The runtime that is part of the shim: it needs no program.
+const EMBEDDED: &str = "embedded";
+
 /// Looked for in this order where the configuration names no default.
-const KNOWN: [&str; 4] = ["runc", "crun", "youki", "runsc"];
+const KNOWN: [&str; 5] = [EMBEDDED, "runc", "crun", "youki", "runsc"];
 
 /// How to call the runtime that a request asks for; `folder` is the container's own.
 pub(crate) fn resolve(
@@ -68,7 +71,7 @@ pub(crate) fn resolve(
 fn record(config: &RuntimeConfig, name: &str, binary: PathBuf, runtime: &Runtime, folder: &Path) -> RuntimeRecord {
     RuntimeRecord {
         name: name.to_owned(),
-        kind: DriverKind::Command,
+        kind: if is_embedded(config, name) { DriverKind::Embedded } else { DriverKind::Command },
         binary,
         args: runtime.args.clone(),
         root: runtime.root.clone().unwrap_or_else(|| folder.join("runtime")),
@@ -78,8 +81,16 @@ fn record(config: &RuntimeConfig, name: &str, binary: PathBuf, runtime: &Runtime
     }
 }
 
-/// Where a runtime's binary is. An absolute path from the configuration is believed: the runtime's own call says what is wrong with it.
+/// The configuration may give the name to a program of its own.
+fn is_embedded(config: &RuntimeConfig, name: &str) -> bool {
+    name == EMBEDDED && !config.runtimes.contains_key(name)
+}
+
+/// Where a runtime's binary is; empty for the embedded one. An absolute path from the configuration is believed: the runtime's own call says what is wrong with it.
 fn find(config: &RuntimeConfig, name: &str) -> Option<PathBuf> {
+    if is_embedded(config, name) {
+        return Some(PathBuf::new());
+    }
     let path = config
         .runtimes
         .get(name)
@@ -107,7 +118,7 @@ pub(crate) fn list(config: &RuntimeConfig) -> Vec<RuntimeInfo> {
     let mut list: Vec<RuntimeInfo> = found
         .map(|(name, path)| RuntimeInfo {
             name: name.into(),
-            version: version(&path),
+            version: if path.as_os_str().is_empty() { env!("CARGO_PKG_VERSION").into() } else { version(&path) },
             path,
             default: false,
         })
