@@ -177,19 +177,14 @@ unsafe fn become_program(
         if libc::getppid() != parent {
             libc::_exit(127);
         }
-        for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        let mut mask = std::mem::MaybeUninit::uninit();
-        libc::sigemptyset(mask.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, mask.as_ptr(), std::ptr::null_mut());
+        let signals = crate::process::reset_signals();
         libc::umask(0o022);
         // The shim is protected from the OOM killer, what it starts is not. Lowering fails without CAP_SYS_RESOURCE: fine.
         let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if score >= 0 {
             libc::write(score, c"0".as_ptr().cast(), 1);
         }
-        let mut failed = false;
+        let mut failed = signals.is_err();
         for (target, fd) in (0..).zip(stdio) {
             failed |= libc::dup2(fd, target) < 0;
         }
