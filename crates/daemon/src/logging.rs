@@ -15,7 +15,10 @@ pub struct Log {
 impl Log {
     /// `level` was checked with the configuration.
     pub fn set_level(&self, level: &str) {
-        let set = level.parse().map_err(|e: tracing_subscriber::filter::ParseError| e.to_string()).and_then(&self.set);
+        let set = directives(level)
+            .parse()
+            .map_err(|e: tracing_subscriber::filter::ParseError| e.to_string())
+            .and_then(&self.set);
         if let Err(error) = set {
             tracing::error!(error, level, "the log level can't be changed");
         }
@@ -29,7 +32,7 @@ pub fn start(config: &Config) -> Result<Log, Error> {
         source: io::Error::other(e),
     };
     let plain = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&config.log_level))
+        .with_env_filter(EnvFilter::new(directives(&config.log_level)))
         .with_writer(io::stderr)
         .with_ansi(false);
     // The two formats are two types all the way up to the handle.
@@ -45,4 +48,31 @@ pub fn start(config: &Config) -> Result<Log, Error> {
         LogFormat::Text => Log { set: begin!(plain) },
         LogFormat::Json => Log { set: begin!(plain.json().flatten_event(true)) },
     })
+}
+
+/// One word is about our own crates: what the HTTP/2 library has to say at debug drowns everything else. A filter is taken as
+/// it is written.
+fn directives(level: &str) -> String {
+    match level.to_ascii_lowercase().as_str() {
+        word @ ("debug" | "trace") => {
+            let ours = ["berthd", "berth_api", "berth_supervisor", "berth_record"];
+            ours.iter().fold("info".to_owned(), |all, name| format!("{all},{name}={word}"))
+        }
+        _ => level.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_word_is_about_us_and_a_filter_is_its_own() {
+        assert_eq!(directives("warn"), "warn");
+        assert!(directives("debug").starts_with("info,berthd=debug,"));
+        assert_eq!(directives("h2=trace,info"), "h2=trace,info");
+        for level in ["off", "warn", "DEBUG", "trace", "h2=trace,info"] {
+            directives(level).parse::<EnvFilter>().expect("a filter");
+        }
+    }
 }
