@@ -174,21 +174,22 @@ impl Journal {
     }
 
     fn roll(&mut self) -> Result<(), Error> {
-        // An active one that nothing was written to (a full disk) is used again under its name.
+        self.active = None;
+        // One that nothing was written to (a full disk) is used again under its name.
         if self.segments.back().is_some_and(|segment| segment.count == 0) {
             self.segments.pop_back();
         }
-        let name = segment::name(self.next);
-        let fd = file::create_at(&self.folder, &name, file::Open::Append, MODE)
-            .and_then(|fd| file::set_len(&fd, 0).map(|()| fd))
-            .map_err(Error::io("make segment", self.path.join(&name)))?;
-        // A cut frame at the end of the one before would be damage in the middle at the next open.
+        // A cut frame that could not be taken back would be damage in the middle at the next open.
         if let Some(last) = self.segments.back() {
             let name = segment::name(last.first);
             file::open_at(&self.folder, &name, file::Open::Write)
                 .and_then(|fd| file::set_len(&fd, last.bytes))
                 .map_err(Error::io("cut segment", self.path.join(&name)))?;
         }
+        let name = segment::name(self.next);
+        let fd = file::create_at(&self.folder, &name, file::Open::Append, MODE)
+            .and_then(|fd| file::set_len(&fd, 0).map(|()| fd))
+            .map_err(Error::io("make segment", self.path.join(&name)))?;
         self.active = Some(fd);
         self.segments.push_back(Segment::new(self.next));
         Ok(())
@@ -275,8 +276,10 @@ impl Journal {
         Ok(names)
     }
 
-    /// A new epoch, with number 1 next. Segments go first: an epoch never has another's events.
+    /// A new epoch, with number 1 next. The old one's name goes first and the new one's comes last: killed in between, the next open
+    /// begins again, and no epoch ever gives a number twice.
     fn begin(&mut self, names: &[u64]) -> Result<(), Error> {
+        file::unlink_at(&self.folder, EPOCH).map_err(Error::io("drop", self.path.join(EPOCH)))?;
         for first in names {
             let name = segment::name(*first);
             file::unlink_at(&self.folder, &name).map_err(Error::io("drop segment", self.path.join(&name)))?;
