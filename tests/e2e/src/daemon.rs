@@ -203,7 +203,7 @@ impl Daemon {
         command
             .arg("--config")
             .arg(self.dir.join("config.toml"))
-            .args(["--log-level", "debug"]);
+            .args(["--log-level", "debug,h2=warn,hyper=warn,tonic=warn,tower=warn"]);
         command
             .envs(self.options.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null());
