@@ -1,1 +1,24 @@
-fn main() {}
+//! `berth-oci`: the embedded OCI runtime as a command line that runc's callers can use in its place.
+//!
+//! Every call is a process of its own, so it may join namespaces and die. Errors go to stderr as one line and, with
+//! `--log`, to a file in runc's text or JSON form, which is where engines read them. Exit code 1, or 127 and 126 for a
+//! command that is not there or can't be executed.
+#![forbid(unsafe_code)]
+
+mod args;
+mod calls;
+mod log;
+
+use clap::Parser;
+
+fn main() {
+    let cli = args::Cli::parse();
+    let code = match calls::run(&cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            log::tell(&cli, &failure);
+            failure.exit_code
+        }
+    };
+    std::process::exit(code)
+}

@@ -45,6 +45,17 @@ impl Container {
         Ok(())
     }
 
+    /// Signals the init process.
+    ///
+    /// # Errors
+    /// [`OciError::WrongState`] if it has ended.
+    pub fn signal(&self, signal: i32) -> Result<(), OciError> {
+        // The text of runc, which engines look for.
+        let gone = || OciError::NotRunning;
+        let init = self.init()?.ok_or_else(gone)?;
+        process::pidfd_send_signal(&init, signal).step("signal", &self.id)
+    }
+
     /// Signals every process in the container's cgroups. None there is success.
     ///
     /// # Errors

@@ -45,6 +45,9 @@ pub enum OciError {
     Exists { id: String },
     #[error("container {id} does not exist")]
     NotFound { id: String },
+    /// The text that callers of runc look for.
+    #[error("container not running")]
+    NotRunning,
     #[error("can't {operation} container {id}: it is {status}")]
     WrongState {
         operation: &'static str,

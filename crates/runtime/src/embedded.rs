@@ -159,7 +159,7 @@ fn refused(operation: &'static str, id: &str, error: &OciError) -> Error {
         OciError::Init { exit_code: 126, .. } => ErrorCode::CommandNotExecutable,
         OciError::Exists { .. } => ErrorCode::AlreadyExists,
         OciError::NotFound { .. } => ErrorCode::NotFound,
-        OciError::WrongState { .. } => ErrorCode::WrongState,
+        OciError::WrongState { .. } | OciError::NotRunning => ErrorCode::WrongState,
         OciError::Spec { .. } | OciError::Bundle { .. } | OciError::Json { .. } => ErrorCode::Bundle,
         OciError::Step { source, .. } if is_full(source) => ErrorCode::Resources,
         OciError::Step { .. } | OciError::Unsupported { .. } | OciError::Hook { .. } => ErrorCode::Runtime,

@@ -36,11 +36,8 @@ impl Inotify {
 
     /// inotify_add_watch(2) for files written, made, moved or removed in this folder.
     pub fn add_folder(&self, path: &Path) -> io::Result<Watch> {
-        let flags = WatchFlags::MODIFY
-            | WatchFlags::CREATE
-            | WatchFlags::MOVE
-            | WatchFlags::DELETE
-            | WatchFlags::ONLYDIR;
+        let flags =
+            WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
         Ok(Watch(inotify::add_watch(&self.fd, path, flags)?))
     }
 

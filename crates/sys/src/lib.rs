@@ -23,20 +23,18 @@ pub mod pipe;
 pub mod process;
 pub mod pty;
 pub mod random;
-pub mod socket;
 pub mod shared;
+pub mod signal;
+pub mod socket;
 pub mod spawn;
 pub mod time;
 pub mod timer;
 
 /// The result of a libc call that says -1 and errno.
 pub(crate) fn check(result: i32) -> std::io::Result<()> {
-    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Signal numbers, for callers that must not use libc themselves.
-pub mod signal {
-    pub use libc::{
-        SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
-    };
+    if result == -1 {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -4,13 +4,7 @@
 //! out, or moved by the kernel. Which bytes are whose at what time is the caller's protocol; a broken one gives wrong bytes,
 //! never undefined values.
 
-use std::{
-    io,
-    ops::Range,
-    os::fd::AsFd,
-    ptr::NonNull,
-    sync::atomic::AtomicU64,
-};
+use std::{io, ops::Range, os::fd::AsFd, ptr::NonNull, sync::atomic::AtomicU64};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
@@ -28,8 +22,14 @@ impl SharedMap {
     /// `len` is rounded up to whole pages by the kernel; only `len` bytes can be used.
     pub fn new(len: usize) -> io::Result<SharedMap> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
-        let base =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED) }?;
+        let base = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+        }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(SharedMap { base, len })
     }
@@ -47,7 +47,11 @@ impl SharedMap {
     /// # Panics
     /// If it is not inside the map or not aligned: a mistake in the caller's layout.
     pub fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at.is_multiple_of(8) && at < self.len && self.len - at >= 8, "word {at} of {}", self.len);
+        assert!(
+            at.is_multiple_of(8) && at < self.len && self.len - at >= 8,
+            "word {at} of {}",
+            self.len
+        );
         // SAFETY: inside the mapping (checked), aligned (checked; pages are), and lives as long as `self`. Atomic accesses of
         // several processes to the same address are what atomics are for.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) }
@@ -93,11 +97,18 @@ impl SharedMap {
 
     fn iovec(&self, range: &Range<usize>) -> libc::iovec {
         let (base, len) = self.bytes(range);
-        libc::iovec { iov_base: base.cast(), iov_len: len }
+        libc::iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        }
     }
 
     fn bytes(&self, range: &Range<usize>) -> (*mut u8, usize) {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "{range:?} of {}",
+            self.len
+        );
         // SAFETY: inside the mapping or one past its end (checked).
         (unsafe { self.base.as_ptr().add(range.start) }, range.end - range.start)
     }
@@ -138,7 +149,9 @@ mod test {
     fn the_kernel_moves_bytes_in_two_pieces() {
         let map = SharedMap::new(64).expect("map");
         let (reader, writer) = crate::pipe::pipe().expect("pipe");
-        std::fs::File::from(writer.try_clone().expect("dup")).write_all(b"abcdef").expect("write");
+        std::fs::File::from(writer.try_clone().expect("dup"))
+            .write_all(b"abcdef")
+            .expect("write");
         assert_eq!(map.read_from(&reader, [60..64, 0..2]).expect("readv"), 6);
         assert_eq!(map.write_to(&writer, [60..62, 0..2]).expect("writev"), 4);
         let mut seen = Vec::new();

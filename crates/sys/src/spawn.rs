@@ -67,7 +67,16 @@ impl Capture {
     pub fn new(keep: Keep, limit: usize) -> io::Result<(Capture, OwnedFd)> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&reader, true)?;
-        Ok((Capture { from: Some(File::from(reader)), kept: Vec::new(), limit, keep, cut: false }, writer))
+        Ok((
+            Capture {
+                from: Some(File::from(reader)),
+                kept: Vec::new(),
+                limit,
+                keep,
+                cut: false,
+            },
+            writer,
+        ))
     }
 
     /// What was kept, and whether there was more.
@@ -113,8 +122,16 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Running> {
     // Everything that allocates happens before the fork: another thread may hold the allocator's lock.
     let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let path = c(program.path.as_os_str().as_bytes())?;
-    let args = program.args.iter().map(|arg| c(arg.as_bytes())).collect::<io::Result<Vec<_>>>()?;
-    let env = program.env.iter().map(|var| c(var.as_bytes())).collect::<io::Result<Vec<_>>>()?;
+    let args = program
+        .args
+        .iter()
+        .map(|arg| c(arg.as_bytes()))
+        .collect::<io::Result<Vec<_>>>()?;
+    let env = program
+        .env
+        .iter()
+        .map(|var| c(var.as_bytes()))
+        .collect::<io::Result<Vec<_>>>()?;
     let mut argv = vec![path.as_ptr()];
     argv.extend(args.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]));
     let mut envp: Vec<_> = env.iter().map(|var| var.as_ptr()).collect();
@@ -122,7 +139,11 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Running> {
 
     // Above fds 0 to 2, whatever the caller has closed, so that the child's dup2 can't hit them.
     let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
-    let stdio = [high(program.stdio[0])?, high(program.stdio[1])?, high(program.stdio[2])?];
+    let stdio = [
+        high(program.stdio[0])?,
+        high(program.stdio[1])?,
+        high(program.stdio[2])?,
+    ];
     let (failure, low) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let report = high(low.as_fd())?;
     drop(low);
@@ -242,9 +263,17 @@ impl Running {
     fn wait_for_end(&self, deadline: Instant, captures: &mut [Capture]) -> io::Result<bool> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+            let timeout = Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
             let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
-            fds.extend(captures.iter().filter_map(|c| c.from.as_ref()).map(|from| PollFd::new(from, PollFlags::IN)));
+            fds.extend(
+                captures
+                    .iter()
+                    .filter_map(|c| c.from.as_ref())
+                    .map(|from| PollFd::new(from, PollFlags::IN)),
+            );
             match poll(&mut fds, Some(&timeout)) {
                 Ok(0) => return Ok(false),
                 Ok(_) => {}
@@ -266,7 +295,10 @@ impl Running {
 
 /// An unnamed file in memory, closed on exec..
 pub fn memory_file(name: &str) -> io::Result<File> {
-    Ok(File::from(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?))
+    Ok(File::from(rustix::fs::memfd_create(
+        name,
+        rustix::fs::MemfdFlags::CLOEXEC,
+    )?))
 }
 
 #[cfg(test)]
@@ -297,7 +329,10 @@ mod test {
     fn tells_how_a_program_ended() {
         assert_eq!(run("echo out; exit 7", LONG), (Ended::Exited(7), "out\n".into()));
         assert_eq!(run("kill -9 $$", LONG).0, Ended::Killed(9));
-        assert_eq!(run("sleep 1000 & sleep 1000", Duration::from_millis(100)).0, Ended::TooLate);
+        assert_eq!(
+            run("sleep 1000 & sleep 1000", Duration::from_millis(100)).0,
+            Ended::TooLate
+        );
     }
 
     #[test]
@@ -318,7 +353,10 @@ mod test {
     #[test]
     fn inherits_three_fds_and_the_given_environment() {
         let _leak = memory_file("leak").expect("memfd");
-        let (_, text) = run("ls /proc/self/fd | tr '\\n' ' '; umask; /usr/bin/env | sort | head -3", LONG);
+        let (_, text) = run(
+            "ls /proc/self/fd | tr '\\n' ' '; umask; /usr/bin/env | sort | head -3",
+            LONG,
+        );
         assert!(text.starts_with("0 1 2 3 0022\nPATH=/usr/bin:/bin\n"), "{text}");
     }
 
@@ -326,8 +364,16 @@ mod test {
     fn a_failed_execve_is_an_error() {
         let null = dev_null().expect("null");
         for (path, error) in [("/nowhere/at/all", libc::ENOENT), ("/etc/passwd", libc::EACCES)] {
-            let program = Program { path: Path::new(path), args: &[], env: &[], stdio: [null.as_fd(); 3] };
-            assert_eq!(spawn(&program).expect_err("no such program").raw_os_error(), Some(error));
+            let program = Program {
+                path: Path::new(path),
+                args: &[],
+                env: &[],
+                stdio: [null.as_fd(); 3],
+            };
+            assert_eq!(
+                spawn(&program).expect_err("no such program").raw_os_error(),
+                Some(error)
+            );
         }
     }
 }

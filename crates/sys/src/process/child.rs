@@ -25,5 +25,8 @@ pub fn close_except(keep: &[RawFd]) -> io::Result<()> {
 
 /// SIGKILL to the process group that this child leads. Only for a child that is not reaped: its number is then still its own.
 pub fn kill_group(leader: u32) -> io::Result<()> {
-    Ok(rustix::process::kill_process_group(super::pidfd::raw(leader)?, rustix::process::Signal::KILL)?)
+    Ok(rustix::process::kill_process_group(
+        super::pidfd::raw(leader)?,
+        rustix::process::Signal::KILL,
+    )?)
 }

@@ -27,4 +27,4 @@ pub use settings::{
 };
 pub use signals::{SignalFd, block_signals, ignore_signal, reset_signals};
 pub use stat::{Stat, boot_id, children, descendants, parse_stat, start_time, stat};
-pub use wait::{Ended, peek, peek_pid, reap, wait};
+pub use wait::{Ended, peek, peek_pid, reap, wait, wait_any};

@@ -97,6 +97,33 @@ pub fn reap(pid: u32) -> io::Result<Option<Ended>> {
     Ok(ask(child(pid)?, WaitIdOptions::NOHANG)?.as_ref().map(Ended::of))
 }
 
+/// Waits for whichever child ends next and reaps it: for a program that owns all of its children.
+///
+/// # Errors
+/// As waitid(2); `ECHILD` if there is none.
+pub fn wait_any() -> io::Result<(u32, Ended)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a valid place for one int.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
+        if pid > 0 {
+            let ended = if libc::WIFSIGNALED(status) {
+                Ended::Signaled {
+                    signal: libc::WTERMSIG(status) as u8,
+                    core: libc::WCOREDUMP(status),
+                }
+            } else {
+                Ended::Exited(libc::WEXITSTATUS(status) as u8)
+            };
+            return Ok((pid.unsigned_abs(), ended));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 /// Waits for this child's end, however long, and reaps it. `None` if it is no child (any more).
 pub fn wait(pid: u32) -> io::Result<Option<Ended>> {
     Ok(ask(child(pid)?, WaitIdOptions::empty())?.as_ref().map(Ended::of))
