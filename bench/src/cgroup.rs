@@ -93,6 +93,12 @@ impl Cgroup {
     }
 }
 
+/// The processes in a group.
+pub fn members(group: &Path) -> Vec<u32> {
+    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
         for mount in &self.mounts {

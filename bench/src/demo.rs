@@ -3,7 +3,7 @@
 
 use crate::berth;
 use crate::bundle::{self, Bundle};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::client::{self, Berth};
 use crate::error::{BenchError, Context, Result, ensure};
 use crate::measure::burst;
@@ -364,15 +364,22 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.kill().is_err() || !processes_of(&self.work).is_empty() || !self.cgroup.leftovers().is_empty() {
-            eprintln!(
-                "berth-bench: left for a look: {}\n{}",
-                self.work.display(),
-                self.log_tail()
-            );
+        let killed = self.kill();
+        let (shims, groups) = (processes_of(&self.work), self.cgroup.leftovers());
+        if killed.is_ok() && shims.is_empty() && groups.is_empty() {
+            let _ = std::fs::remove_dir_all(&self.work);
             return;
         }
-        let _ = std::fs::remove_dir_all(&self.work);
+        // A promise was not kept. Nothing goes on running for it; the folder is left for a look.
+        eprintln!("berth-bench: see {}\n{}", self.work.display(), self.log_tail());
+        for pid in shims
+            .into_iter()
+            .chain(groups.iter().flat_map(|group| cgroup::members(group)))
+        {
+            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
     }
 }
 

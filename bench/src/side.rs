@@ -1,7 +1,7 @@
 //! The two sides, each with its own place, folder and cgroup on one tmpfs; and the lab that holds what they share.
 
 use crate::bundle::{self, Bundle};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::client::{self, Client};
 use crate::containerd::{self, Containerd};
 use crate::error::{BenchError, Context, Result, ensure};
@@ -288,16 +288,12 @@ impl Drop for Side {
             }
         }
         for group in self.cgroup.leftovers() {
-            for pid in members(&group) {
+            for pid in cgroup::members(&group)
+                .into_iter()
+                .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
+            {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
         }
     }
-}
-
-fn members(group: &Path) -> Vec<Pid> {
-    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| Pid::from_raw(line.parse().ok()?))
-        .collect()
 }
