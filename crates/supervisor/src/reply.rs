@@ -32,9 +32,17 @@ pub(crate) struct Requests<T> {
 /// Who does the work answers here. Dropped without an answer: the request had no effect.
 pub(crate) struct Reply<T: Clone> {
     sender: watch::Sender<Slot<T>>,
-    remember: Option<(Arc<Mutex<Table<T>>>, Instant, Key, ContainerId)>,
+    remember: Option<Remember<T>>,
     /// In the table of live calls as long as the work goes on, even if the caller has gone.
     call: Option<Arc<Call>>,
+}
+
+/// Where the answer is kept for callers to come.
+struct Remember<T> {
+    table: Arc<Mutex<Table<T>>>,
+    origin: Instant,
+    name: Key,
+    id: ContainerId,
 }
 
 /// Who called waits here.
@@ -94,7 +102,13 @@ impl<T: Clone> Requests<T> {
             Seen::New => {
                 drop(table);
                 let receiver = sender.subscribe();
-                let remember = Some((self.table.clone(), self.origin, name, key.id.clone()));
+                let (table, origin, id) = (self.table.clone(), self.origin, key.id.clone());
+                let remember = Some(Remember {
+                    table,
+                    origin,
+                    name,
+                    id,
+                });
                 Ok(Begun::New(
                     Reply {
                         sender,
@@ -116,7 +130,13 @@ impl<T: Clone> Requests<T> {
 
 impl<T: Clone> Reply<T> {
     pub(crate) fn send(mut self, answer: Result<T, Error>) {
-        if let Some((table, origin, name, id)) = self.remember.take() {
+        if let Some(Remember {
+            table,
+            origin,
+            name,
+            id,
+        }) = self.remember.take()
+        {
             let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
             match &answer {
                 // Nothing happened: the same request may be tried again.
@@ -151,7 +171,7 @@ impl<T: Clone> Reply<T> {
 
 impl<T: Clone> Drop for Reply<T> {
     fn drop(&mut self) {
-        if let Some((table, _, name, _)) = self.remember.take() {
+        if let Some(Remember { table, name, .. }) = self.remember.take() {
             table.lock().unwrap_or_else(PoisonError::into_inner).forget(&name);
         }
     }

@@ -12,6 +12,9 @@ use crate::{Error, Runtime, RuntimeConfig};
 /// The runtime that is part of the shim: it needs no program.
 const EMBEDDED: &str = "embedded";
 
+/// Where programs are looked for if the environment does not say.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Looked for in this order where the configuration names no default.
 const KNOWN: [&str; 5] = [EMBEDDED, "runc", "crun", "youki", "runsc"];
 
@@ -71,7 +74,11 @@ pub(crate) fn resolve(
 fn record(config: &RuntimeConfig, name: &str, binary: PathBuf, runtime: &Runtime, folder: &Path) -> RuntimeRecord {
     RuntimeRecord {
         name: name.to_owned(),
-        kind: if is_embedded(config, name) { DriverKind::Embedded } else { DriverKind::Command },
+        kind: if is_embedded(config, name) {
+            DriverKind::Embedded
+        } else {
+            DriverKind::Command
+        },
         binary,
         args: runtime.args.clone(),
         root: runtime.root.clone().unwrap_or_else(|| folder.join("runtime")),
@@ -102,8 +109,7 @@ fn find(config: &RuntimeConfig, name: &str) -> Option<PathBuf> {
     }
     let executable =
         |p: &PathBuf| std::fs::metadata(p).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-    let folders = std::env::var_os("PATH")
-        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let folders = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
     std::env::split_paths(&folders)
         .filter(|p| p.is_absolute())
         .map(|folder| folder.join(&path))
@@ -118,7 +124,11 @@ pub(crate) fn list(config: &RuntimeConfig) -> Vec<RuntimeInfo> {
     let mut list: Vec<RuntimeInfo> = found
         .map(|(name, path)| RuntimeInfo {
             name: name.into(),
-            version: if path.as_os_str().is_empty() { env!("CARGO_PKG_VERSION").into() } else { version(&path) },
+            version: if path.as_os_str().is_empty() {
+                env!("CARGO_PKG_VERSION").into()
+            } else {
+                version(&path)
+            },
             path,
             default: false,
         })

@@ -177,7 +177,7 @@ impl Supervisor {
                 exec_id: exec.clone(),
             });
         }
-        let request_id = text(&request);
+        let (request_id, spec) = (text(&request), Box::new(spec));
         self.ask(&self.methods().exec, &key, request, |reply| Wish::Exec {
             spec,
             request_id,

@@ -31,14 +31,14 @@ impl Task {
         match berth_record::load(&self.env.layout, &self.key) {
             Ok(loaded) => self.found(loaded).await,
             Err(error) if error.is_not_found() => self.give_up(),
-            Err(error) => self.broken(&error),
+            Err(error) => self.broken(&error).await,
         }
     }
 
     async fn found(&mut self, loaded: Loaded) {
         let verdict = match berth_record::judge(&loaded, &self.env.boot_id) {
             Ok(verdict) => verdict,
-            Err(error) => return self.broken(&error),
+            Err(error) => return self.broken(&error).await,
         };
         let Loaded {
             folder,
@@ -55,7 +55,7 @@ impl Task {
         };
         match record.incarnation.parse() {
             Ok(incarnation) => self.incarnation = incarnation,
-            Err(error) => return self.broken(&error),
+            Err(error) => return self.broken(&error).await,
         }
         self.record = record;
         self.pid = shim.as_ref().and_then(|s| s.init).map_or(0, |init| init.pid);
@@ -68,7 +68,7 @@ impl Task {
         match verdict {
             Verdict::Live { pid, shim } => match ShimProcess::new(pid, shim) {
                 Ok(process) => self.ask(Arc::new(process), exit_seq).await,
-                Err(error) => self.broken(&error),
+                Err(error) => self.broken(&error).await,
             },
             Verdict::Ended { exit } => self.stopped(exit.status(), exit_seq).await,
             Verdict::Rebooted => {
@@ -268,7 +268,7 @@ impl Task {
     }
 
     /// Kept, so that its id is not used again over what may still run; delete with force removes it.
-    fn broken(&mut self, error: &dyn std::fmt::Display) {
+    async fn broken(&mut self, error: &(dyn std::fmt::Display + Sync)) {
         tracing::error!(
             container = %self.key, %error,
             "its records can't be used; the container is kept as lost, delete it with force"
@@ -285,6 +285,16 @@ impl Task {
         ));
         self.state = State::Stopped;
         self.publish();
+        // Its shim, if it lives and its own record is whole, can still remove all that there is.
+        let shim = self.folder.as_ref().and_then(|f| f.shim().ok().flatten());
+        if let (Some(folder), Some(shim)) = (self.folder.clone(), shim.filter(|s| s.boot_id == self.env.boot_id))
+            && let Ok(Some(pidfd)) = berth_record::known(shim.shim)
+            && let Ok(process) = ShimProcess::new(shim.shim.pid, pidfd)
+        {
+            self.link = bury::connect(&self.env, &folder, Arc::new(process), &self.facts_in)
+                .await
+                .ok();
+        }
     }
 }
 

@@ -149,7 +149,7 @@ impl Task {
         &self,
         operation: &'static str,
         method: Method,
-        request: impl Message + Send + Sync + 'static,
+        request: impl Message + 'static,
         deadline: Duration,
         change: Option<Change>,
         reply: Reply<()>,

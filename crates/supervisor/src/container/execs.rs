@@ -1,6 +1,6 @@
 //! More processes in a container.
 
-use berth_core::{ErrorCode, EventKind, ExecId, ExitStatus, Stdio};
+use berth_core::{ErrorCode, EventKind, ExecId, ExitStatus, Signal, Stdio};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
 use tokio::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) struct Exec {
 }
 
 impl Task {
-    pub(super) fn exec(&mut self, spec: ExecSpec, request_id: String, reply: Reply<ExecStarted>) {
+    pub(super) fn exec(&mut self, spec: Box<ExecSpec>, request_id: String, reply: Reply<ExecStarted>) {
         let Some(link) = self.link.clone() else {
             return reply.send(Err(calls::no_shim("exec", &self.key)));
         };
@@ -211,12 +211,31 @@ impl Task {
             let result = Ok(());
             return self.exec_deleted(exec, result, reply);
         };
-        let request = wire::DeleteRequest {
-            exec_id: exec.to_string(),
-            force,
-        };
+        let runs = entry.exit.is_none();
+        let handle = self.env.registry.get(&self.key);
         let deadline = self.env.config().shim.call_timeout;
         self.beside(async move {
+            if runs {
+                let signal = Signal::KILL.number();
+                let request = wire::SignalRequest {
+                    exec_id: exec.to_string(),
+                    signal,
+                    ..Default::default()
+                };
+                // It may have ended just now; whether it has shows by its exit.
+                let _ = link
+                    .client
+                    .call::<wire::SignalResponse>(Method::Signal, &request, deadline)
+                    .await;
+                if let Some(handle) = handle {
+                    // One that hangs in the kernel is refused by the shim then.
+                    let _ = tokio::time::timeout(deadline, handle.ended(Some(&exec))).await;
+                }
+            }
+            let request = wire::DeleteRequest {
+                exec_id: exec.to_string(),
+                force,
+            };
             let result = link
                 .client
                 .call::<wire::DeleteResponse>(Method::Delete, &request, deadline)

@@ -50,7 +50,8 @@ pub(crate) enum Wish {
         reply: Reply<u32>,
     },
     Exec {
-        spec: ExecSpec,
+        /// Far larger than any other wish.
+        spec: Box<ExecSpec>,
         request_id: String,
         reply: Reply<ExecStarted>,
     },

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use berth_core::ContainerKey;
+use berth_core::{ContainerKey, ExitReason};
 use berth_record::{ContainerRecord, Folder};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
@@ -58,9 +58,10 @@ impl Task {
             folder,
             log,
             link: self.link.clone(),
-            made: true,
+            // A record that was lost names no runtime, and then there is nobody to ask.
+            made: self.link.is_some() || !self.record.runtime.name.is_empty(),
             // What ended is deleted as such; anything else was wished with force.
-            force: self.exit.is_none(),
+            force: self.exit.as_ref().is_none_or(|e| e.reason == ExitReason::Lost),
         };
         self.beside(async move {
             Fact::Removed {

@@ -1,6 +1,6 @@
 //! Exec'ing a shim's binary: the template once, and every shim where there is no template.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -18,23 +18,27 @@ pub(super) fn spawn(program: BorrowedFd<'_>, args: &[&OsStr], fds: &[(BorrowedFd
     all.extend_from_slice(fds);
     let mut argv = vec![OsStr::new("berth-shim")];
     argv.extend_from_slice(args);
-    let path = std::env::var_os("PATH")
-        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
-    let mut env = std::ffi::OsString::from("PATH=");
-    env.push(path);
-    #[cfg_attr(not(feature = "failpoints"), expect(unused_mut))]
-    let mut envs = vec![env];
-    #[cfg(feature = "failpoints")]
-    if let Ok(at) = std::env::var("BERTH_SHIM_KILL_AT") {
-        envs.push(format!("BERTH_SHIM_KILL_AT={at}").into());
-    }
-    let env: Vec<&OsStr> = envs.iter().map(|e| e.as_os_str()).collect();
+    let mut path = OsString::from("PATH=");
+    path.push(std::env::var_os("PATH").unwrap_or_else(|| crate::runtimes::PATH.into()));
+    let mut env = vec![path.as_os_str()];
+    let kill_at = kill_at();
+    env.extend(kill_at.as_deref());
     process::spawn(&Exec {
         program: Program::Fd(program),
         args: &argv,
         env: &env,
         fds: &all,
     })
+}
+
+/// Where a shim is to end itself, in builds for such tests.
+fn kill_at() -> Option<OsString> {
+    let at = cfg!(feature = "failpoints")
+        .then(|| std::env::var_os("BERTH_SHIM_KILL_AT"))
+        .flatten()?;
+    let mut entry = OsString::from("BERTH_SHIM_KILL_AT=");
+    entry.push(at);
+    Some(entry)
 }
 
 /// The way without a template.

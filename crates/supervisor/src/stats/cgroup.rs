@@ -101,7 +101,7 @@ impl Hierarchies {
         let v1 = |mount: &Option<Mount>| mount.as_ref().map(|m| m.folder(cgroup));
         match (v1(&self.cpuacct), &unified) {
             (Some(folder), _) => cpuacct_v1(&folder, usage),
-            (None, Some(folder)) => cpu_v2(&folder, usage),
+            (None, Some(folder)) => cpu_v2(folder, usage),
             (None, None) => {}
         }
         if let Some(folder) = v1(&self.cpu) {

@@ -1,0 +1,371 @@
+//! Shims without processes: they speak the real protocol over memory, and live on when a daemon (a tokio runtime) is dropped.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{fs, io};
+
+use berth_core::ContainerKey;
+use berth_record::{Folder, Journal, Limits, ProcessRecord, ShimRecord, ShimState};
+use berth_supervisor::events::Bus;
+use berth_supervisor::{BoxFuture, Clock, Config, Deps, Forked, RunSpec, ShimProcess, ShimStream, Shims, Supervisor};
+use berth_wire::hello::{self, Hello};
+use berth_wire::rpc::{self, Method};
+use berth_wire::shim::{self as wire, event::What};
+use berth_wire::ttrpc::Decoder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::Notify;
+
+pub const BOOT: &str = "this-boot";
+
+/// What every daemon of a test sees.
+#[derive(Default)]
+pub struct World {
+    shims: Mutex<HashMap<String, Arc<Shim>>>,
+    generation: std::sync::atomic::AtomicU64,
+}
+
+/// One fake shim.
+#[derive(Default)]
+pub struct Shim {
+    state: Mutex<State>,
+    changed: Notify,
+    /// A process that stands for it in its record.
+    stand_in: Mutex<Option<std::process::Child>>,
+}
+
+#[derive(Default)]
+struct State {
+    incarnation: String,
+    state: i32,
+    started_at: i64,
+    exit: Option<wire::Exit>,
+    outbox: Vec<wire::Event>,
+    last: u64,
+    /// Acknowledgements are not heard.
+    deaf: bool,
+}
+
+impl World {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    pub fn shim(&self, key: &str) -> Arc<Shim> {
+        self.shims.lock().unwrap().entry(key.to_owned()).or_default().clone()
+    }
+}
+
+impl Shim {
+    /// Its init ends.
+    pub fn end(&self, code: u32) {
+        let mut state = self.state.lock().unwrap();
+        state.last += 1;
+        let exit = wire::Exit {
+            code,
+            signal: 0,
+            oom: false,
+            at: 5_000_000_000,
+        };
+        (state.exit, state.state) = (Some(exit), wire::State::Stopped.into());
+        let exited = wire::ProcessExited {
+            exec_id: String::new(),
+            pid: 77,
+            exit: Some(exit),
+        };
+        let number = state.last;
+        state.outbox.push(wire::Event {
+            number,
+            what: Some(What::Exited(exited)),
+        });
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub fn be_deaf(&self, deaf: bool) {
+        self.state.lock().unwrap().deaf = deaf;
+    }
+
+    pub fn untold(&self) -> usize {
+        self.state.lock().unwrap().outbox.len()
+    }
+
+    fn write_record(&self, folder: &Folder) {
+        let mut stand_in = self.stand_in.lock().unwrap();
+        let child = stand_in.get_or_insert_with(|| std::process::Command::new("sleep").arg("600").spawn().unwrap());
+        let (pid, start_time) = (child.id(), berth_sys::process::start_time(child.id()).unwrap());
+        let record = ShimRecord {
+            shim: ProcessRecord { pid, start_time },
+            boot_id: BOOT.into(),
+            incarnation: self.state.lock().unwrap().incarnation.clone(),
+            state: ShimState::Running,
+            ..ShimRecord::default()
+        };
+        folder.write_shim(&record).unwrap();
+    }
+
+    async fn serve(self: Arc<Self>, key: String, folder: Arc<Folder>, stream: DuplexStream) -> io::Result<()> {
+        let (mut from, to) = tokio::io::split(stream);
+        let to = Arc::new(tokio::sync::Mutex::new(to));
+        let mut greeting = [0; hello::LEN];
+        from.read_exact(&mut greeting).await?;
+        to.lock()
+            .await
+            .write_all(&Hello::decode(&greeting).unwrap().answer(0, 1).encode())
+            .await?;
+        let mut decoder = Decoder::new();
+        let mut buffer = [0; 4096];
+        let mut events = None;
+        loop {
+            while let Some(frame) = decoder.pop().map_err(io::Error::other)? {
+                let (method, body) = rpc::parse_request(frame.body).unwrap();
+                let answer = match method {
+                    Method::Create => match self
+                        .create(&key, &folder, rpc::parse("create", body).unwrap(), &to, events)
+                        .await
+                    {
+                        Some(answer) => rpc::response_ok(frame.stream, &answer),
+                        None => continue,
+                    },
+                    Method::Events => {
+                        events = Some(frame.stream);
+                        tokio::spawn(self.clone().tell(to.clone(), frame.stream));
+                        continue;
+                    }
+                    Method::Ack => {
+                        let number = rpc::parse::<wire::AckRequest>("ack", body).unwrap().number;
+                        let mut state = self.state.lock().unwrap();
+                        if !state.deaf {
+                            state.outbox.retain(|e| e.number > number);
+                        }
+                        drop(state);
+                        rpc::response_ok(frame.stream, &wire::AckResponse {})
+                    }
+                    Method::State => rpc::response_ok(frame.stream, &self.state()),
+                    Method::Delete => rpc::response_ok(frame.stream, &wire::DeleteResponse::default()),
+                    Method::Shutdown => {
+                        let answer = rpc::response_ok(frame.stream, &wire::ShutdownResponse {}).unwrap();
+                        let mut to = to.lock().await;
+                        to.write_all(&answer).await?;
+                        return to.shutdown().await;
+                    }
+                    _ => rpc::response_ok(frame.stream, &wire::SignalResponse {}),
+                };
+                to.lock().await.write_all(&answer.unwrap()).await?;
+            }
+            match from.read(&mut buffer).await? {
+                0 => return Ok(()),
+                count => decoder.push(&buffer[..count]),
+            }
+        }
+    }
+
+    async fn create(
+        &self,
+        key: &str,
+        folder: &Folder,
+        request: wire::CreateRequest,
+        to: &tokio::sync::Mutex<tokio::io::WriteHalf<DuplexStream>>,
+        events: Option<u32>,
+    ) -> Option<wire::CreateResponse> {
+        if key.contains("hung") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let wait = wire::ForeignWait { stage: "create".into() };
+            let event = wire::Event {
+                number: 0,
+                what: Some(What::ForeignWait(wait)),
+            };
+            to.lock()
+                .await
+                .write_all(&rpc::data(events?, &event).unwrap())
+                .await
+                .ok()?;
+            return None;
+        }
+        {
+            let mut state = self.state.lock().unwrap();
+            state.incarnation = request.incarnation;
+            state.state = if request.start {
+                wire::State::Running
+            } else {
+                wire::State::Created
+            }
+            .into();
+            state.started_at = i64::from(request.start);
+        }
+        if key.contains("kept") {
+            self.write_record(folder);
+        }
+        Some(wire::CreateResponse {
+            pid: 77,
+            started: request.start,
+            ..Default::default()
+        })
+    }
+
+    fn state(&self) -> wire::StateResponse {
+        let state = self.state.lock().unwrap();
+        let init = wire::Process {
+            pid: 77,
+            started_at: state.started_at,
+            exit: state.exit,
+            ..Default::default()
+        };
+        wire::StateResponse {
+            incarnation: state.incarnation.clone(),
+            state: state.state,
+            processes: vec![init],
+            last_event: state.last,
+            ..Default::default()
+        }
+    }
+
+    async fn tell(self: Arc<Self>, to: Arc<tokio::sync::Mutex<tokio::io::WriteHalf<DuplexStream>>>, stream: u32) {
+        let mut sent = 0;
+        loop {
+            let changed = self.changed.notified();
+            let events: Vec<_> = self
+                .state
+                .lock()
+                .unwrap()
+                .outbox
+                .iter()
+                .filter(|e| e.number > sent)
+                .cloned()
+                .collect();
+            for event in events {
+                sent = event.number;
+                if to
+                    .lock()
+                    .await
+                    .write_all(&rpc::data(stream, &event).unwrap())
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        if let Some(child) = self.stand_in.get_mut().unwrap() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+pub struct FakeShims(pub Arc<World>);
+
+impl Shims for FakeShims {
+    fn fork<'a>(&'a self, folder: &'a Arc<Folder>, key: &'a ContainerKey) -> BoxFuture<'a, io::Result<Forked>> {
+        Box::pin(async move {
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            tokio::spawn(
+                self.0
+                    .shim(&key.to_string())
+                    .serve(key.to_string(), folder.clone(), theirs),
+            );
+            Ok(Forked {
+                stream: Box::new(ours),
+                process: Arc::new(ShimProcess::fake(1)),
+            })
+        })
+    }
+
+    fn connect<'a>(&'a self, folder: &'a Arc<Folder>) -> BoxFuture<'a, io::Result<Box<dyn ShimStream>>> {
+        Box::pin(async move {
+            let record = folder.container()?.ok_or(io::ErrorKind::NotFound)?;
+            let key = format!("{}/{}", record.namespace, record.id);
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            tokio::spawn(self.0.shim(&key).serve(key, folder.clone(), theirs));
+            Ok(Box::new(ours) as Box<dyn ShimStream>)
+        })
+    }
+}
+
+struct FakeClock(u64);
+
+impl Clock for FakeClock {
+    fn now(&self) -> i64 {
+        1_000_000_000
+    }
+
+    fn generation(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Folders of one test; removed with it.
+pub struct Place(PathBuf);
+
+impl Place {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("berth-supervisor-{name}-{}", std::process::id()));
+        fs::create_dir_all(path.join("bundle")).unwrap();
+        fs::write(path.join("bundle/config.json"), "{}").unwrap();
+        Self(path)
+    }
+
+    pub fn config(&self) -> Config {
+        let mut config = Config::new(self.0.join("state"), self.0.join("root"), "/nonexistent");
+        // Never called: the shims are fakes.
+        config.runtime.default = "any".into();
+        let runtime = berth_supervisor::Runtime {
+            path: "/nonexistent".into(),
+            ..Default::default()
+        };
+        config.runtime.runtimes.insert("any".into(), runtime);
+        config
+    }
+
+    pub async fn daemon(&self, world: &Arc<World>, config: Config) -> Supervisor {
+        let generation = world.generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let events = config.state.join("events");
+        fs::create_dir_all(&events).unwrap();
+        let (journal, _) = Journal::open(
+            &events,
+            Limits {
+                events: 1000,
+                bytes: 1 << 20,
+            },
+        )
+        .unwrap();
+        let deps = Deps {
+            clock: Arc::new(FakeClock(generation)),
+            shims: Arc::new(FakeShims(world.clone())),
+            bus: Bus::new(journal),
+            boot_id: BOOT.into(),
+        };
+        Supervisor::open_with(config, deps).await.unwrap()
+    }
+
+    pub fn spec(&self, namespace: &str, id: &str) -> RunSpec {
+        let key = ContainerKey::parse(namespace, id).unwrap();
+        RunSpec {
+            stdio: berth_core::Stdio::null(),
+            ..RunSpec::new(key, self.0.join("bundle"))
+        }
+    }
+
+    /// Names in the containers' folder.
+    pub fn folders(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join("state/c")).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

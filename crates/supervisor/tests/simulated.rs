@@ -1,0 +1,216 @@
+//! The supervisor on simulated time, with fake shims: what takes a minute here takes none to test.
+
+mod fake;
+
+use std::fs;
+use std::time::Duration;
+
+use berth_core::{ContainerKey, ErrorCode, EventKind, RequestId};
+use berth_supervisor::{ContainerState, Event, EventItem, EventQuery, Since, Supervisor};
+use fake::{Place, World};
+use tokio::time::Instant;
+
+fn key(id: &str) -> ContainerKey {
+    ContainerKey::parse("", id).unwrap()
+}
+
+async fn history(supervisor: &Supervisor) -> Vec<Event> {
+    let query = EventQuery {
+        namespace: None,
+        since: Since::Oldest,
+        id: None,
+        history_only: true,
+        kinds: Vec::new(),
+    };
+    let mut stream = supervisor.events(query).await.unwrap();
+    let mut events = Vec::new();
+    while let Some(item) = stream.next().await {
+        if let EventItem::Event(event) = item {
+            events.push(event);
+        }
+    }
+    events
+}
+
+#[tokio::test(start_paused = true)]
+async fn hung_starts_give_their_permits_back() {
+    let (place, world) = (Place::new("hung"), World::new());
+    let supervisor = place.daemon(&world, place.config()).await;
+    let began = Instant::now();
+    let hung: Vec<_> = (0..50)
+        .map(|i| {
+            let (supervisor, spec) = (supervisor.clone(), place.spec("", &format!("hung{i}")));
+            tokio::spawn(async move { supervisor.run(spec, None).await })
+        })
+        .collect();
+    while supervisor.metrics().queue_length + supervisor.metrics().starts_at_work < 50 {
+        tokio::task::yield_now().await;
+    }
+    supervisor.run(place.spec("", "good"), None).await.unwrap();
+    // Five rounds of ten permits, 50 ms each.
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(
+        supervisor.get(key("good"), false).await.unwrap().state,
+        ContainerState::Running
+    );
+    for start in hung {
+        assert_eq!(start.await.unwrap().unwrap_err().code(), ErrorCode::Timeout);
+    }
+    assert!(began.elapsed() < Duration::from_secs(62), "{:?}", began.elapsed());
+    let metrics = supervisor.metrics();
+    assert_eq!(
+        (metrics.starts_ok, metrics.starts_failed, metrics.starts_at_work),
+        (1, 50, 0)
+    );
+    assert_eq!(place.folders(), ["default:good"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queued_start_is_dropped_with_its_caller_and_one_at_work_completes() {
+    let (place, world) = (Place::new("cancel"), World::new());
+    let mut config = place.config();
+    config.start.concurrency = 1;
+    let supervisor = place.daemon(&world, config).await;
+    let start = |id: &str, request: Option<&str>| {
+        let (supervisor, spec) = (supervisor.clone(), place.spec("", id));
+        let request = RequestId::parse(request.unwrap_or_default()).unwrap();
+        tokio::spawn(async move { supervisor.run(spec, request).await })
+    };
+    let hung = start("hung", None);
+    while supervisor.metrics().starts_at_work == 0 {
+        tokio::task::yield_now().await;
+    }
+    let queued = start("queued", Some("r"));
+    while supervisor.metrics().queue_length == 0 {
+        tokio::task::yield_now().await;
+    }
+    queued.abort();
+    hung.abort();
+    while supervisor.metrics().starts_cancelled == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(
+        supervisor.get(key("queued"), false).await.unwrap_err().code(),
+        ErrorCode::NotFound
+    );
+    // It had its permit, so it goes on without a caller, to its deadline.
+    assert_eq!(
+        supervisor.get(key("hung"), false).await.unwrap().state,
+        ContainerState::Creating
+    );
+    // The same request had no effect, so it is a new one now; and the same again is the same.
+    let first = start("queued", Some("r")).await.unwrap().unwrap();
+    let again = start("queued", Some("r")).await.unwrap().unwrap();
+    assert_eq!(first, again);
+    assert_eq!(
+        start("queued", None).await.unwrap().unwrap_err().code(),
+        ErrorCode::AlreadyExists
+    );
+    assert_eq!(
+        start("other", Some("r")).await.unwrap().unwrap_err().code(),
+        ErrorCode::InvalidArgument
+    );
+    // Deleting what is being created ends that.
+    supervisor.delete(key("hung"), None, true, None).await.unwrap();
+    supervisor.delete(key("hung"), None, false, None).await.unwrap();
+    assert_eq!(place.folders(), ["default:queued"]);
+}
+
+/// The daemon dies somewhere between the journaling of an exit and its acknowledgement; a runtime that is dropped stands for it.
+fn crash_between_journal_and_ack(name: &str, marked: bool) {
+    let (place, world) = (Place::new(name), World::new());
+    let daemon = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let shim = world.shim("default/kept");
+    shim.be_deaf(true);
+
+    let runtime = daemon();
+    runtime.block_on(async {
+        let supervisor = place.daemon(&world, place.config()).await;
+        let request = RequestId::parse("r").unwrap();
+        supervisor.run(place.spec("", "kept"), request).await.unwrap();
+        shim.end(3);
+        assert_eq!(supervisor.wait(key("kept"), None).await.unwrap().code, 3);
+    });
+    drop(runtime);
+    if !marked {
+        fs::remove_file(place.path().join("state/c/default:kept/exit.seq")).unwrap();
+    }
+    assert_eq!(shim.untold(), 1);
+    shim.be_deaf(false);
+
+    let runtime = daemon();
+    runtime.block_on(async {
+        let supervisor = place.daemon(&world, place.config()).await;
+        // It waits for the adoption.
+        assert_eq!(supervisor.wait(key("kept"), None).await.unwrap().code, 3);
+        supervisor.adopted().await;
+        // A start that completed is found again by its request id.
+        supervisor
+            .run(place.spec("", "kept"), RequestId::parse("r").unwrap())
+            .await
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while shim.untold() > 0 {
+            assert!(Instant::now() < deadline, "never acknowledged");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let events = history(&supervisor).await;
+        let kinds: Vec<_> = events.iter().map(|e| e.what.kind).collect();
+        assert_eq!(kinds, [EventKind::Created, EventKind::Started, EventKind::Exited]);
+    });
+}
+
+#[test]
+fn an_exit_that_was_marked_but_not_acknowledged_has_one_number() {
+    crash_between_journal_and_ack("marked", true);
+}
+
+#[test]
+fn an_exit_that_was_journaled_but_not_marked_has_one_number() {
+    crash_between_journal_and_ack("journaled", false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_daemon_gets_a_clear_message() {
+    let (place, world) = (Place::new("lock"), World::new());
+    let _first = place.daemon(&world, place.config()).await;
+    let error = Supervisor::open(place.config()).await.err().expect("refused");
+    assert!(
+        error.to_string().contains("another berthd has this state folder"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_waiters_hear_one_exit() {
+    let (place, world) = (Place::new("waiters"), World::new());
+    let supervisor = place.daemon(&world, place.config()).await;
+    supervisor.create(place.spec("", "a"), None).await.unwrap();
+    let waiters: Vec<_> = (0..1000)
+        .map(|_| {
+            let supervisor = supervisor.clone();
+            tokio::spawn(async move { supervisor.wait(key("a"), None).await })
+        })
+        .collect();
+    supervisor.start(key("a"), None).await.unwrap();
+    assert_eq!(
+        supervisor.start(key("a"), None).await.unwrap_err().code(),
+        ErrorCode::WrongState
+    );
+    world.shim("default/a").end(9);
+    for waiter in waiters {
+        assert_eq!(waiter.await.unwrap().unwrap().code, 9);
+    }
+    supervisor.delete(key("a"), None, false, None).await.unwrap();
+    assert!(place.folders().is_empty());
+    assert_eq!(
+        supervisor.wait(key("a"), None).await.unwrap_err().code(),
+        ErrorCode::NotFound
+    );
+}
