@@ -4,6 +4,7 @@
 //!   side. Its `Drop` deletes what the test left running, ends the daemon and then asserts that nothing is left at all.
 //! * [`Bundle`] is an OCI bundle on a shared read-only busybox root, with `/out` as its own writable folder.
 //! * [`until()`] and [`eventually`] wait for facts. There is no sleep in a test.
+//! * [`on_all!`] makes a `runc`, a `crun` and an `embedded` test of one function.
 //! * [`on_both!`] makes a `runc` and a `crun` test of one function.
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,8 @@ pub use until::{LIMIT, eventually, until, within};
 pub enum Runtime {
     Runc,
     Crun,
+    /// The one that is part of the shim.
+    Embedded,
 }
 
 impl Runtime {
@@ -34,11 +37,15 @@ impl Runtime {
         match self {
             Runtime::Runc => "runc",
             Runtime::Crun => "crun",
+            Runtime::Embedded => "embedded",
         }
     }
 
-    /// Where the real binary is.
+    /// Where the real binary is. Empty for the embedded one, which has none.
     pub fn binary(self) -> std::path::PathBuf {
+        if self == Runtime::Embedded {
+            return std::path::PathBuf::new();
+        }
         let places = [
             "/usr/local/sbin",
             "/usr/local/bin",
@@ -71,4 +78,18 @@ macro_rules! on_both {
             }
         }
     )*};
+}
+
+/// As [`on_both!`], and `NAME::embedded`: for all that does not put a script in a runtime's place.
+#[macro_export]
+macro_rules! on_all {
+    ($($name:ident),* $(,)?) => {
+        $crate::on_both!($($name),*);
+        mod embedded {$(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::Runtime::Embedded).await
+            }
+        )*}
+    };
 }

@@ -5,13 +5,13 @@
 //! the same request id twice.
 use berth_e2e::calls::{exec_request, log, with_timeout};
 use berth_e2e::v1::{self, ErrorCode, StdioLog, attach_request::Action};
-use berth_e2e::{Bundle, Client, Daemon, LIMIT, Runtime, detail, eventually, on_both, proc, within};
+use berth_e2e::{Bundle, Client, Daemon, LIMIT, Runtime, detail, eventually, on_all, proc, within};
 use prost::Message;
 use rustix::process::Signal;
 use std::time::Duration;
 use tonic::{Code, Status};
 
-on_both!(unknown_id, unknown_exec_id, deadline, cancel, same_request_id_twice);
+on_all!(unknown_id, unknown_exec_id, deadline, cancel, same_request_id_twice);
 
 /// What a row says about one thing that can happen.
 enum Case {

@@ -3,12 +3,12 @@ use berth_e2e::calls::log;
 use berth_e2e::v1::attach_request::Action;
 use berth_e2e::v1::attach_response::Event;
 use berth_e2e::v1::{self, AttachOpen, AttachRequest, ErrorCode, StdioLog};
-use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, on_both, within};
+use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, on_all, within};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-on_both!(
+on_all!(
     input_and_output,
     many_at_once,
     resumes_by_offset,

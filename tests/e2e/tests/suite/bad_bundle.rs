@@ -1,10 +1,10 @@
 //! Bad bundles and bad ids: a clear error, and nothing of the attempt is left.
 use berth_e2e::v1::{self, ErrorCode};
-use berth_e2e::{Daemon, Runtime, assert_fails, on_both, proc};
+use berth_e2e::{Daemon, Runtime, assert_fails, on_all, proc};
 use serde_json::json;
 use std::path::Path;
 
-on_both!(
+on_all!(
     missing_bundle,
     relative_bundle,
     missing_config,

@@ -2,10 +2,10 @@
 use berth_e2e::calls::log;
 use berth_e2e::daemon::temporary;
 use berth_e2e::v1::{self, ContainerState, ErrorCode, LogPolicy, StdioLog};
-use berth_e2e::{Options, Runtime, assert_fails, eventually, on_both, proc, until};
+use berth_e2e::{Options, Runtime, assert_fails, eventually, on_all, proc, until};
 use std::path::PathBuf;
 
-on_both!(
+on_all!(
     full_run_refuses_and_loses_nothing,
     full_log_disk_blocks,
     full_log_disk_drops_and_counts

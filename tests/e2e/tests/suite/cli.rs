@@ -1,10 +1,10 @@
 //! The command line `berth`, as a person or a script uses it.
 use berth_e2e::daemon::binary;
-use berth_e2e::{Daemon, Runtime, on_both, proc, until};
+use berth_e2e::{Daemon, Runtime, on_all, proc, until};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
-on_both!(
+on_all!(
     run_gives_the_containers_code,
     detached_life,
     exec_logs_and_stop,

@@ -1,12 +1,12 @@
 //! What one connection must bear, and what comes over it that is no request.
 use berth_e2e::v1::{self, ErrorCode};
-use berth_e2e::{Daemon, LIMIT, Runtime, on_both, within};
+use berth_e2e::{Daemon, LIMIT, Runtime, on_all, within};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tonic::Code;
 
-on_both!(
+on_all!(
     thousand_waits_and_a_kill,
     five_thousand_cancels,
     cut_and_garbage_frames,

@@ -1,12 +1,12 @@
 //! The daemon as a program: its flags, its file, its signals, and the services beside its own.
 use berth_e2e::daemon::{binary, temporary};
 use berth_e2e::v1;
-use berth_e2e::{Daemon, LIMIT, Options, Runtime, eventually, on_both, proc, until, within};
+use berth_e2e::{Daemon, LIMIT, Options, Runtime, eventually, on_all, proc, until, within};
 use rustix::process::Signal;
 use std::process::{Command, Output};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-on_both!(
+on_all!(
     second_daemon_is_refused,
     health_and_reflection,
     metrics,

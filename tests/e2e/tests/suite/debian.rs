@@ -1,9 +1,9 @@
 //! A real distribution in a container: a debootstrap tree, made once and kept beside the test binary.
-use berth_e2e::{Daemon, Runtime, on_both};
+use berth_e2e::{Daemon, Runtime, on_all};
 use std::path::PathBuf;
 use std::process::Command;
 
-on_both!(bash_apt_and_users);
+on_all!(bash_apt_and_users);
 
 /// Where this host's own apt gets its packages.
 fn mirror() -> String {

@@ -1,11 +1,11 @@
 //! Deleting what does not want to go: it is answered at once what is left, and the rest is done in the background.
 use berth_e2e::daemon::temporary;
 use berth_e2e::v1::{self, ErrorCode};
-use berth_e2e::{Daemon, Runtime, assert_fails, on_both, proc, until};
+use berth_e2e::{Daemon, Runtime, assert_fails, on_all, proc, until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-on_both!(
+on_all!(
     process_in_uninterruptible_sleep,
     cgroup_frozen_by_somebody_else,
     callers_mounts_stay,

@@ -1,10 +1,10 @@
 //! Events: one number for ever, history then live, across restarts, no gap.
 use berth_e2e::v1::events_response::Item;
 use berth_e2e::v1::{self, ErrorCode, EventKind, EventsRequest};
-use berth_e2e::{Daemon, LIMIT, Options, Runtime, assert_fails, on_both, until, within};
+use berth_e2e::{Daemon, LIMIT, Options, Runtime, assert_fails, on_all, until, within};
 use tonic::Streaming;
 
-on_both!(
+on_all!(
     one_life_in_order,
     history_then_live,
     goes_on_behind_a_cursor,

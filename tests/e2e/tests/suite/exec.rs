@@ -1,9 +1,9 @@
 //! One more process in a running container.
 use berth_e2e::calls::exec_request;
 use berth_e2e::v1::{self, ErrorCode, ExecRequest, ExitReason, Rlimit};
-use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, fifo, on_both, proc, until, within};
+use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, fifo, on_all, proc, until, within};
 
-on_both!(
+on_all!(
     own_id_and_code,
     made_up_id,
     exits_at_once,

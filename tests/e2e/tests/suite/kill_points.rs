@@ -11,11 +11,12 @@ use berth_e2e::daemon::binary;
 use berth_e2e::leftovers::Leftovers;
 use berth_e2e::proc::Process;
 use berth_e2e::v1::{self, ContainerState, ExitReason};
-use berth_e2e::{Bundle, Daemon, LIMIT, Options, Runtime, on_both, until, within};
+use berth_e2e::{Bundle, Daemon, LIMIT, Options, Runtime, on_all, until, within};
 use tonic::Status;
 
-on_both!(create, start, exec, stop, exit, delete);
-on_both!(shim_create, shim_start, shim_exec, shim_exit, shim_delete);
+on_all!(
+    create, start, exec, stop, exit, delete, shim_create, shim_start, shim_exec, shim_exit, shim_delete
+);
 
 /// For each runtime, so that each stage sees at least ten kills.
 const ROUNDS: usize = 5;

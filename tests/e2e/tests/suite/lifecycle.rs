@@ -1,9 +1,9 @@
 //! The life of a container: run, signals, stop, wait, delete, pause, update, look.
 use berth_e2e::calls::null;
 use berth_e2e::v1::{self, ContainerState, ErrorCode, ExitReason};
-use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, on_both, proc, until, within};
+use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, on_all, proc, until, within};
 
-on_both!(
+on_all!(
     exit_codes,
     signals,
     signal_all,

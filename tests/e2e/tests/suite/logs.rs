@@ -1,10 +1,10 @@
 //! Output that Berth keeps: three formats, rotation, reading while it is written, to the byte.
 use berth_e2e::calls::log;
 use berth_e2e::v1::{self, ErrorCode, LogFormat, LogsRequest, StdioLog, Stream};
-use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, on_both, until, within};
+use berth_e2e::{Daemon, LIMIT, Runtime, assert_fails, on_all, until, within};
 use std::path::PathBuf;
 
-on_both!(
+on_all!(
     cri_lines,
     json_lines,
     plain_bytes,

@@ -1,8 +1,8 @@
 //! The OOM killer's work is known as such, before the exit is told.
 use berth_e2e::v1::{EventKind, ExitReason};
-use berth_e2e::{Daemon, Runtime, on_both};
+use berth_e2e::{Daemon, Runtime, on_all};
 
-on_both!(init_is_killed, child_is_killed, plain_sigkill_is_not_oom);
+on_all!(init_is_killed, child_is_killed, plain_sigkill_is_not_oom);
 
 const LIMIT_BYTES: u64 = 24 << 20;
 

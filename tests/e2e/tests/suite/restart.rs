@@ -1,11 +1,11 @@
 //! The daemon dies and comes back: nothing is lost, and what is broken costs only itself.
 use berth_e2e::proc::{self, Process};
 use berth_e2e::v1::{self, ContainerState, EventKind, ExitReason};
-use berth_e2e::{Daemon, LIMIT, Runtime, eventually, on_both, until, within};
+use berth_e2e::{Daemon, LIMIT, Runtime, eventually, on_all, until, within};
 use rustix::process::Signal;
 use std::path::Path;
 
-on_both!(
+on_all!(
     same_pids_and_no_output_lost,
     exit_meanwhile_is_told_true,
     hundred_containers,

@@ -1,8 +1,8 @@
 //! What a container costs beside itself.
 use berth_e2e::proc::{self, pss_kib};
-use berth_e2e::{Daemon, Runtime, fifo, on_both};
+use berth_e2e::{Daemon, Runtime, fifo, on_all};
 
-on_both!(shim_is_small);
+on_all!(shim_is_small);
 
 /// With FIFO stdio: one process of one thread, at most 500 KiB of PSS a container, the template's share counted.
 pub async fn shim_is_small(rt: Runtime) {

@@ -1,10 +1,10 @@
 //! Null, FIFOs and terminals: every byte, in order, whatever the reader does.
 use berth_e2e::calls::null;
 use berth_e2e::v1::{self, ErrorCode, stdio};
-use berth_e2e::{Bundle, Daemon, LIMIT, Runtime, assert_fails, fifo, on_both, until, within};
+use berth_e2e::{Bundle, Daemon, LIMIT, Runtime, assert_fails, fifo, on_all, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-on_both!(
+on_all!(
     null_is_empty_and_silent,
     fifo_both_ways,
     fifo_bytes_are_intact,
