@@ -94,7 +94,20 @@ impl Place {
     /// A forced delete would do, but a runtime waits for the init to be reaped, which here nobody else does.
     fn end(&self, pid: u32) {
         self.driver.kill_all(&self.call(), 9).expect("kill");
-        wait(pid);
+        // Orphans too, as the shim does: an init ends only when all of its pid namespace were reaped.
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            match process::peek().expect("peek") {
+                Some((ended, _)) => {
+                    process::reap(ended).expect("reap");
+                    if ended == pid {
+                        break;
+                    }
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+            assert!(Instant::now() < deadline, "the init lives");
+        }
         self.driver.delete(&self.call(), true).expect("delete");
     }
 
