@@ -19,10 +19,8 @@ fn mirror() -> String {
         .flat_map(|t| t.lines())
         .filter(|l| !l.starts_with('#'))
         .flat_map(str::split_whitespace);
-    words
-        .find(|w| w.starts_with("http"))
-        .unwrap_or("http://deb.debian.org/debian")
-        .to_owned()
+    let debian = |w: &&str| w.starts_with("http") && w.trim_end_matches('/').ends_with("/debian");
+    words.find(debian).unwrap_or("http://deb.debian.org/debian").to_owned()
 }
 
 fn tree() -> PathBuf {

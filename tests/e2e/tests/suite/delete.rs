@@ -1,5 +1,6 @@
 //! Deleting what does not want to go: it is answered at once what is left, and the rest is done in the background.
 use berth_e2e::daemon::temporary;
+use berth_e2e::leftovers::Leftovers;
 use berth_e2e::v1::{self, ErrorCode};
 use berth_e2e::{Daemon, Runtime, assert_fails, on_all, proc, until};
 use std::path::{Path, PathBuf};
@@ -88,7 +89,14 @@ async fn process_in_uninterruptible_sleep(rt: Runtime) {
     assert_eq!(d.run_to_end(&d.sh("other", "exit 2")).await.code, 2);
     ice.freeze("-u");
     until("it is gone", || (!proc::alive(pid)).then_some(())).await;
-    // That nothing is left of it is asserted when the daemon is dropped.
+    until("the rest is done in the background", || {
+        Leftovers::find(&d.dir, &d.cgroup)
+            .cgroups
+            .iter()
+            .all(|c| !c.ends_with("stuck"))
+            .then_some(())
+    })
+    .await;
 }
 
 fn freezer(pid: u32) -> (PathBuf, &'static str, &'static str) {

@@ -341,7 +341,7 @@ pub async fn command_not_found(rt: Runtime) {
     assert!(!detail.runtime_message.is_empty());
     let refused = d.try_exec(exec_request("c", "n", &["/bin/not-executable"])).await;
     assert_eq!(
-        assert_fails(refused, ErrorCode::CommandNotExecutable, &["not-executable"]).exit_code,
+        assert_fails(refused, ErrorCode::CommandNotExecutable, &["ermission denied"]).exit_code,
         126
     );
     assert!(d.get("c").await.execs.is_empty());

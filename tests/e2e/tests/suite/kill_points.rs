@@ -15,7 +15,17 @@ use berth_e2e::{Bundle, Daemon, LIMIT, Options, Runtime, on_all, until, within};
 use tonic::Status;
 
 on_all!(
-    create, start, exec, stop, exit, delete, shim_create, shim_start, shim_exec, shim_exit, shim_delete
+    create,
+    start,
+    exec,
+    stop,
+    exit,
+    delete,
+    shim_create,
+    shim_start,
+    shim_exec,
+    shim_exit,
+    shim_delete
 );
 
 /// For each runtime, so that each stage sees at least ten kills.

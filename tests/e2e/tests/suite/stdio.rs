@@ -184,13 +184,13 @@ pub async fn terminal_must_agree(rt: Runtime) {
         stdio: Some(stdio),
         ..b.spec()
     };
-    assert_fails(d.try_run(spec).await, ErrorCode::InvalidArgument, &["terminal"]);
+    assert_fails(d.try_run(spec).await, ErrorCode::Bundle, &["terminal"]);
     let b = b.terminal();
     let spec = v1::ContainerSpec {
         stdio: Some(null()),
         ..b.spec()
     };
-    assert_fails(d.try_run(spec).await, ErrorCode::InvalidArgument, &["terminal"]);
+    assert_fails(d.try_run(spec).await, ErrorCode::Bundle, &["terminal"]);
     let plain = d.sleeper("plain");
     d.run(&plain).await;
     let resize = v1::ResizeTerminalRequest {
