@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use berth_record::{SOCKET, ShimRecord};
-use berth_sys::process::SignalFd;
+use berth_sys::process::{self, SignalFd};
 use berth_sys::{file, signal, socket};
 use berth_wire::shim::State;
 
@@ -68,6 +68,8 @@ pub struct Shim {
     pub oom: Option<OomWatch>,
     pub sampler: Option<Sampler>,
     pub deleting: Option<Deleting>,
+    /// A call has used memory that is free again.
+    pub trim_due: bool,
     /// The connection whose answer is the last thing to do, and until when.
     quit: Option<(u32, Instant)>,
 }
@@ -108,6 +110,7 @@ impl Shim {
             oom: None,
             sampler: None,
             deleting: None,
+            trim_due: false,
             quit: None,
         };
         shim.connect(first).map_err(io("socket"))?;
@@ -129,6 +132,7 @@ impl Shim {
             self.overdue(Instant::now());
             self.tell_exits();
             self.feed();
+            self.trim();
             if self.quit.is_some_and(|(conn, by)| self.is_flushed(conn) || by <= Instant::now()) {
                 return Ok(());
             }
@@ -153,6 +157,14 @@ impl Shim {
                     _ => child.stdio.pump(),
                 }
             }
+        }
+    }
+
+    /// Gives back what a call has used, once it is answered.
+    fn trim(&mut self) {
+        if self.trim_due && self.tasks.is_empty() {
+            self.trim_due = false;
+            process::malloc_trim();
         }
     }
 
@@ -245,6 +257,10 @@ impl Shim {
         self.conns.iter_mut().find(|conn| conn.id == id)
     }
 
+    pub fn conns_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
+        self.conns.iter_mut()
+    }
+
     pub fn send(&mut self, conn: u32, bytes: &[u8]) {
         // A caller that went away asks again.
         if let Some(conn) = self.conn(conn) {
@@ -261,10 +277,13 @@ impl Shim {
     /// Gives events and output to whoever has room, and writes.
     fn feed(&mut self) {
         self.release_held();
-        while self.feed_events() | self.feed_attached() {
+        // Written before it is asked who has room: who has none then is waited for, and nobody is forgotten who got it just now.
+        loop {
             self.flush();
+            if !(self.feed_events() | self.feed_attached()) {
+                break;
+            }
         }
-        self.flush();
     }
 
     fn flush(&mut self) {
