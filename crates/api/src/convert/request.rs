@@ -246,7 +246,9 @@ pub fn events(subject: &Subject, request: v1::EventsRequest) -> Result<EventQuer
     let since = match request.since.as_str() {
         "" => Since::Now,
         "0" => Since::Oldest,
-        cursor => Since::After(cursor.parse().map_err(|e| subject.wrap(&e))?),
+        cursor => Since::After(cursor.parse().map_err(|_| {
+            subject.refuse("since", format!("{cursor:?}"), "EPOCH:NUMBER of an event, empty = live events, 0 = all history")
+        })?),
     };
     let id = match request.id.as_str() {
         "" => None,

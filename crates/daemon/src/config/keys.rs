@@ -89,7 +89,7 @@ pub const KEYS: &[Key] = &[
     key("shim", "drain_timeout_ms", Kind::Number { min: 0, max: HOUR_MS }, "2000", Reload, "After the exit: how long output is read from a pipe that a grandchild holds open."),
     key("shim", "oom_score_adj", Kind::Number { min: -1000, max: 1000 }, "-998", Restart, "oom_score_adj of shims; best effort."),
     key("shim", "template", Kind::Flag, "true", Restart, "Fork shims from a template; false = exec each."),
-    key("events", "keep", Kind::Number { min: 100, max: 100_000_000 }, "100000", Restart, "Events kept for readers that come back."),
+    key("events", "keep", Kind::Number { min: 1, max: 100_000_000 }, "100000", Restart, "Events kept for readers that come back."),
     key("events", "keep_bytes", Kind::Number { min: 65_536, max: 1 << 40 }, "16777216", Restart, "Bytes of them; the smaller limit wins."),
 ];
 

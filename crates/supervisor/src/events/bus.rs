@@ -98,8 +98,8 @@ impl Bus {
             Since::Oldest => first,
             Since::After(cursor) => {
                 let refuse = |why: &str| {
-                    let oldest = self.inner.cursor(first.saturating_sub(1));
-                    let message = format!("{why}; the oldest cursor there is: {oldest}");
+                    let (oldest, before) = (self.inner.cursor(first), self.inner.cursor(first.saturating_sub(1)));
+                    let message = format!("{why}; the oldest event is {oldest}, and since {before} it is sent too");
                     Err(Error::new(ErrorCode::CursorTooOld, "events", cursor, message))
                 };
                 if cursor.epoch != self.inner.epoch {
