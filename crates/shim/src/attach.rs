@@ -76,12 +76,10 @@ impl Shim {
 
     /// Reads on from clients whose input has gone where it goes.
     pub fn release_held(&mut self) {
-        for at in 0..self.attached.len() {
-            let Attached { conn, child, .. } = self.attached[at];
-            let takes = self.children.iter().find(|c| c.id == child).is_none_or(|c| c.stdio.takes_input());
-            if takes && let Some(conn) = self.conn(conn) {
-                conn.held = false;
-            }
+        let full = |child: u32| self.children.iter().any(|c| c.id == child && !c.stdio.takes_input());
+        let held: Vec<u32> = self.attached.iter().filter(|a| full(a.child)).map(|a| a.conn).collect();
+        for conn in self.conns_mut() {
+            conn.held &= held.contains(&conn.id);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use berth_sys::process::pidfd_send_signal;
 use berth_wire::hello::Role;
 use berth_wire::rpc::{self, Method, parse};
 use berth_wire::shim::{
@@ -183,9 +182,10 @@ impl Shim {
                 cgroup::signal_all(&group, signal).map_err(Error::io(operation, group))?;
             } else {
                 let child = self.process(operation, &request.exec_id)?;
-                let born = child.born.as_ref().filter(|_| child.exit.is_none());
-                let born = born.ok_or_else(|| Error::State { operation, problem: "the process has ended".into() })?;
-                pidfd_send_signal(&born.pidfd, signal).map_err(Error::io(operation, born.pid.to_string()))?;
+                if !child.lives() {
+                    return Err(Error::State { operation, problem: "the process has ended".into() });
+                }
+                child.signal(signal).map_err(Error::io(operation, child.pid().to_string()))?;
             }
             if !request.request_id.is_empty() {
                 self.recent.push_back(request.request_id.clone());

@@ -34,7 +34,8 @@ pub struct Child {
 pub struct Born {
     pub pid: u32,
     pub start_time: u64,
-    pub pidfd: OwnedFd,
+    /// Until it is reaped.
+    pub pidfd: Option<OwnedFd>,
     pub own_pid_namespace: bool,
 }
 
@@ -63,6 +64,14 @@ impl Child {
     /// Made, and not reaped.
     pub fn lives(&self) -> bool {
         self.born.is_some() && self.exit.is_none()
+    }
+
+    /// It may have ended.
+    pub fn signal(&self, signal: i32) -> std::io::Result<()> {
+        match self.born.as_ref().and_then(|born| born.pidfd.as_ref()) {
+            Some(pidfd) => berth_sys::process::pidfd_send_signal(pidfd, signal),
+            None => Ok(()),
+        }
     }
 
     pub fn pid(&self) -> u32 {

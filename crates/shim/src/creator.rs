@@ -8,7 +8,7 @@ mod process_json;
 mod report;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub fn fork(setting: &Setting, job: Job, ends: Option<Ends>) -> io::Result<(Crea
         Fork::Child => {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 prepare(shim, setting, &job, ends.as_ref(), &theirs)?;
-                job::run(setting, &job, ends.as_ref(), &mut |report| report.send(&theirs));
+                job::run(setting, &job, ends.as_ref(), &theirs);
                 Ok::<_, io::Error>(())
             }));
             process::exit_now(if matches!(done, Ok(Ok(()))) { 0 } else { 1 })
@@ -75,6 +75,12 @@ fn prepare(shim: u32, setting: &Setting, job: &Job, ends: Option<&Ends>, report:
     // Raising it needs nothing; where the shim could not lower its own there is nothing to undo.
     let _ = process::set_oom_score_adj(0);
     Ok(())
+}
+
+/// The loop has taken note of the process that was made: what waits for it may go on.
+pub fn go_on(reports: impl AsFd) {
+    // A creator that has ended waits for nothing.
+    let _ = socket::send(reports, b"go");
 }
 
 impl Creator {

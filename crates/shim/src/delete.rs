@@ -109,8 +109,8 @@ impl Shim {
     fn delete_exec(&mut self, to: ReplyTo, request: &DeleteRequest) -> Result<(), Error> {
         let operation = "delete";
         if let Some(child) = self.child(&request.exec_id) {
-            if let (Some(born), None, true) = (&child.born, &child.exit, request.force) {
-                let _ = berth_sys::process::pidfd_send_signal(&born.pidfd, berth_sys::signal::SIGKILL);
+            if request.force {
+                let _ = child.signal(berth_sys::signal::SIGKILL);
             }
             if !child.told {
                 return Err(Error::State { operation, problem: format!("exec {} has not ended", request.exec_id) });

@@ -47,6 +47,9 @@ impl Shim {
             Ended::Exited(_) => 0,
             Ended::Signaled { signal, .. } => u32::from(signal),
         };
+        if let Some(born) = &mut child.born {
+            born.pidfd = None;
+        }
         child.exit = Some(Exit { code: ended.code(), signal, oom: false, at: time::realtime() });
         child.drain_by = Some(now + drain.unwrap_or_default());
         child.stdio.ended();
@@ -65,8 +68,8 @@ impl Shim {
     /// The container ends with its init: what is left of it goes too. With a pid namespace of its own the kernel has seen to that.
     fn init_ended(&mut self) {
         self.state = State::Stopped;
-        for born in self.children.iter().filter(|child| child.lives()).filter_map(|child| child.born.as_ref()) {
-            let _ = process::pidfd_send_signal(&born.pidfd, signal::SIGKILL);
+        for child in &self.children {
+            let _ = child.signal(signal::SIGKILL);
         }
         let shares = self.init().and_then(|init| init.born.as_ref()).is_some_and(|born| !born.own_pid_namespace);
         if shares && let Some(container) = &self.container {

@@ -56,7 +56,7 @@ impl Shim {
         // Not reaped yet, even if it has ended: unknown children are held meanwhile.
         let pidfd = process::pidfd_open(created.pid).map_err(Error::io(operation, created.pid.to_string()))?;
         let Created { pid, start_time, own_pid_namespace, .. } = *created;
-        child.born = Some(Born { pid, start_time, pidfd, own_pid_namespace });
+        child.born = Some(Born { pid, start_time, pidfd: Some(pidfd), own_pid_namespace });
         child.oom_before = created.oom_kills;
         if is_init {
             stage!("create.made");
@@ -175,7 +175,7 @@ impl Shim {
     /// What a delete has to kill first, held by pidfd.
     fn victims(&self) -> Vec<Victim> {
         let born = self.children.iter().filter(|child| child.lives()).filter_map(|child| child.born.as_ref());
-        let mine = born.filter_map(|born| Some(Victim { pid: born.pid, pidfd: born.pidfd.try_clone().ok()? }));
+        let mine = born.filter_map(|born| Some(Victim { pid: born.pid, pidfd: born.pidfd.as_ref()?.try_clone().ok()? }));
         let earlier = self.earlier.as_ref().and_then(|record| record.init).and_then(|init| {
             Some(Victim { pid: init.pid, pidfd: process::open_known(init.pid, init.start_time).ok()?? })
         });
@@ -245,12 +245,14 @@ impl Shim {
         let spec = stdio.unwrap_or_default();
         let opened = Stdio::open(&spec, child, &self.poll, &self.folder, false);
         let begun = opened.and_then(|(stdio, ends)| {
+            let size = stdio.size();
             self.children.push(Child::new(child, exec_id.clone(), request_id, stdio));
             let job = Exec {
                 exec_id: exec_id.clone(),
                 process_json: process_json.to_vec(),
                 overrides: overrides.unwrap_or_default(),
                 terminal: spec.terminal,
+                size,
                 init: self.init().map_or(0, |init| init.pid()),
             };
             self.launch(Op::Exec { child }, vec![to], Job::Exec(job), Some(ends))
@@ -277,9 +279,7 @@ impl Shim {
             }
             (result, _) => {
                 let error = result.err().unwrap_or(Error::Creator { operation: "exec" });
-                if let Some(born) = &child.born {
-                    let _ = process::pidfd_send_signal(&born.pidfd, berth_sys::signal::SIGKILL);
-                }
+                let _ = child.signal(berth_sys::signal::SIGKILL);
                 let exec_id = child.exec_id.clone();
                 self.forget_exec(id, &exec_id);
                 self.kill_strays();

@@ -19,6 +19,8 @@ pub fn serve(name: &str, folder: OwnedFd, first: OwnedFd) -> Result<(), Error> {
 /// What a shim is in the system, before it knows its container.
 fn settle(name: &str) -> Result<(), Error> {
     let settle = || {
+        // Whatever the template has set, an ignored SIGCHLD above all.
+        process::reset_signals()?;
         process::set_child_subreaper()?;
         process::umask(0o077);
         // The template ignores SIGCHLD so that shims don't become its zombies; here an ignored SIGCHLD would lose every exit.

@@ -138,6 +138,7 @@ impl Shim {
                 }
                 Ok(Received::Report(Report { stages, left, .. })) => Outcome { result: Ok(()), stages, left },
                 Ok(Received::Gone) | Err(_) => {
+                    task.creator.kill();
                     Outcome { result: Err(Error::Creator { operation }), stages: Vec::new(), left: Vec::new() }
                 }
             };
@@ -172,15 +173,20 @@ impl Shim {
             _ => return,
         };
         let broken = self.born(child, is_init, &created).err();
-        self.tasks[at].created = Some(created);
-        if broken.is_some() {
-            self.tasks[at].creator.kill();
-            self.tasks[at].broken = broken;
+        let task = &mut self.tasks[at];
+        task.created = Some(created);
+        match broken {
+            None => creator::go_on(&task.reports),
+            Some(_) => {
+                task.creator.kill();
+                task.broken = broken;
+            }
         }
     }
 
     fn end_task(&mut self, id: u32, outcome: Outcome) {
         self.close_task(id, outcome, true);
+        self.trim_due = true;
         // Children that were held because of it, and calls that waited.
         self.reap();
         self.call_waiting();

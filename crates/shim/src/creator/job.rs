@@ -32,6 +32,8 @@ pub struct Exec {
     pub process_json: Vec<u8>,
     pub overrides: ExecOverrides,
     pub terminal: bool,
+    /// Width and height of the terminal.
+    pub size: (u16, u16),
     /// The init, in whose root names of users are looked up.
     pub init: u32,
 }
@@ -101,24 +103,25 @@ struct At<'a> {
     setting: &'a Setting,
     work: PathBuf,
     driver: Box<dyn Driver>,
-    tell: &'a mut dyn FnMut(Report),
+    shim: &'a OwnedFd,
     stages: Vec<StageTime>,
 }
 
 /// Does the job and tells how it went; the last report is `done` or `failed`.
-pub fn run(setting: &Setting, job: &Job, ends: Option<&Ends>, tell: &mut dyn FnMut(Report)) {
+pub fn run(setting: &Setting, job: &Job, ends: Option<&Ends>, shim: &OwnedFd) {
     let work = PathBuf::from(format!("/proc/self/fd/{}", setting.folder.as_raw_fd()));
     let driver = match driver(&setting.driver) {
         Ok(driver) => driver,
-        Err(failed) => return tell(Report { failed: Some(failed), ..Report::default() }),
+        Err(failed) => return Report { failed: Some(failed), ..Report::default() }.send(shim),
     };
-    let mut at = At { setting, work, driver, tell, stages: Vec::new() };
+    let mut at = At { setting, work, driver, shim, stages: Vec::new() };
     let done = at.run(job, ends);
     let stages = std::mem::take(&mut at.stages);
-    tell(match done {
+    let last = match done {
         Ok(left) => Report { done: true, stages, left, ..Report::default() },
         Err(failed) => Report { failed: Some(failed), stages, ..Report::default() },
-    });
+    };
+    last.send(shim);
 }
 
 impl At<'_> {
@@ -129,6 +132,7 @@ impl At<'_> {
             Job::Create { start } => {
                 self.create(&call, ends)?;
                 if *start {
+                    self.wait_for_loop()?;
                     self.stage("start", |at| at.driver.start(&call))?;
                 }
             }
@@ -169,6 +173,14 @@ impl At<'_> {
         self.tell_created(created.pid)
     }
 
+    /// Until the loop has taken note of the init: its record is written and its terminal has its size before it runs.
+    fn wait_for_loop(&self) -> Result<(), Failed> {
+        match berth_sys::file::read_some(self.shim, &mut [0; 8]) {
+            Ok(Some(1..)) => Ok(()),
+            _ => Err(failed(ErrorCode::Internal, "create: the shim is gone")),
+        }
+    }
+
     fn console(&self, ends: Option<&Ends>) -> Option<PathBuf> {
         match ends {
             Some(Ends::Console(name)) => Some(self.work.join(name)),
@@ -189,7 +201,7 @@ impl At<'_> {
             _ => true,
         };
         let created = Created { pid, start_time, cgroup, oom_kills, own_pid_namespace };
-        (self.tell)(Report { created: Some(created), ..Report::default() });
+        Report { created: Some(created), ..Report::default() }.send(self.shim);
         Ok(())
     }
 

@@ -33,7 +33,15 @@ pub fn for_exec(exec: &Exec, folder: impl AsFd) -> Result<Vec<u8>, Failed> {
     // Needed for names of users only; an init that has just ended has none.
     let root = dir::open_path(Path::new(&format!("/proc/{}/root", exec.init))).ok();
     let root = root.as_ref().map(AsFd::as_fd);
-    Ok(exec_process(&init, &overrides(&exec.overrides), exec.terminal, root)?)
+    let process = exec_process(&init, &overrides(&exec.overrides), exec.terminal, root)?;
+    Ok(if exec.terminal { with_size(&process, exec.size) } else { process })
+}
+
+/// The runtime sets the size before the process runs, which the loop can't promise.
+fn with_size(process: &[u8], (width, height): (u16, u16)) -> Vec<u8> {
+    let mut process: serde_json::Value = serde_json::from_slice(process).unwrap_or_default();
+    process["consoleSize"] = serde_json::json!({ "width": width, "height": height });
+    process.to_string().into_bytes()
 }
 
 fn overrides(wire: &ExecOverrides) -> Overrides {

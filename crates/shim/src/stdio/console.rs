@@ -38,7 +38,11 @@ impl Console {
     pub fn take(&mut self) -> Result<Option<OwnedFd>, Error> {
         match self.try_take() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            other => other.map_err(failed("console socket")),
+            other => {
+                // Whatever it sent or did not send: it says no more.
+                self.runtime = None;
+                other.map_err(failed("console socket"))
+            }
         }
     }
 

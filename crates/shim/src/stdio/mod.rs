@@ -162,6 +162,11 @@ impl Stdio {
         Ok(true)
     }
 
+    /// Width and height of its terminal.
+    pub fn size(&self) -> (u16, u16) {
+        self.size
+    }
+
     pub fn resize(&mut self, width: u32, height: u32) -> Result<(), Error> {
         let (width, height) = (size(width, 80)?, size(height, 24)?);
         self.size = (width, height);
@@ -220,6 +225,7 @@ impl Stdio {
         self.feed = None;
         self.stdin_hold = None;
         self.pump();
+        self.output.end_if_unused();
     }
 
     /// Whether everything that was written has gone where it goes.
@@ -267,7 +273,7 @@ fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Resul
         To::Fifo(fifo) if terminal && !fifo.stdout.is_empty() => {
             let (write, hold) = fifo::for_output(&fifo.stdout)?;
             let fd = poll.watch(write, Token::Io(owner, Part::Sink), Want::NONE).map_err(io("FIFO"))?;
-            Ok(Sink::Fifo { fd, pending: Default::default(), _hold: hold })
+            Ok(Sink::Fifo { fd: Some(fd), pending: Default::default(), _hold: hold })
         }
         To::Null(_) | To::Fifo(_) => Ok(Sink::Nowhere),
         To::Log(log) => {
@@ -284,7 +290,7 @@ fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Resul
             let room = ring.room().map(|room| room.try_clone_to_owned()).transpose().map_err(io("log"))?;
             let token = Token::Io(owner, Part::Room);
             let room = room.map(|room| poll.watch(room, token, Want::READ)).transpose().map_err(io("log"))?;
-            Ok(Sink::Ring(Box::new(output::Kept { ring, writer, room, full: false, finished: false, deaths: 0 })))
+            Ok(Sink::Ring(Box::new(output::Kept { ring, writer, room, finished: false, deaths: 0 })))
         }
     }
 }

@@ -19,6 +19,8 @@ const DEATHS: u32 = 5;
 
 #[derive(Debug)]
 pub struct Output {
+    /// It had a source: that there is none now means the end.
+    begun: bool,
     sources: Vec<Source>,
     sink: Sink,
 }
@@ -32,7 +34,8 @@ struct Source {
 #[derive(Debug)]
 pub enum Sink {
     Nowhere,
-    Fifo { fd: Watched, pending: VecDeque<u8>, _hold: OwnedFd },
+    /// The FIFO's writer is given up at the end, so that its readers see one; what they have not read yet is held till the delete.
+    Fifo { fd: Option<Watched>, pending: VecDeque<u8>, _hold: OwnedFd },
     Ring(Box<Kept>),
 }
 
@@ -41,7 +44,6 @@ pub struct Kept {
     pub ring: Ring,
     pub writer: Option<i32>,
     pub room: Option<Watched>,
-    pub full: bool,
     /// The ring was told that no more comes.
     pub finished: bool,
     pub deaths: u32,
@@ -65,7 +67,7 @@ enum Turn {
 
 impl Output {
     pub fn new(sink: Sink) -> Output {
-        Output { sources: Vec::new(), sink }
+        Output { begun: false, sources: Vec::new(), sink }
     }
 
     pub fn add(&mut self, stream: Stream, fd: OwnedFd, owner: u32, poll: &Poll) -> Result<(), Error> {
@@ -74,6 +76,7 @@ impl Output {
             Stream::Stderr => Part::Stderr,
         };
         let fd = nonblocking(fd).and_then(|fd| poll.watch(fd, Token::Io(owner, part), Want::READ));
+        self.begun = true;
         self.sources.push(Source { stream, fd: fd.map_err(failed("output"))? });
         Ok(())
     }
@@ -93,20 +96,16 @@ impl Output {
             let want = if matches!(turn, Turn::Blocked) { Want::NONE } else { Want::READ };
             !matches!(turn, Turn::End) && source.fd.want(want).is_ok()
         });
-        if self.sources.is_empty() {
-            sink.flush();
+        if self.begun && self.sources.is_empty() {
+            sink.end();
         }
-        self.finish_if_over();
         more
     }
 
-    fn finish_if_over(&mut self) {
-        if let Sink::Ring(kept) = &mut self.sink
-            && self.sources.is_empty()
-            && !kept.finished
-        {
-            kept.ring.finish();
-            kept.finished = true;
+    /// Nothing will come any more, or ever came.
+    pub fn end_if_unused(&mut self) {
+        if self.sources.is_empty() {
+            self.sink.end();
         }
     }
 
@@ -173,7 +172,6 @@ impl Sink {
             Sink::Ring(kept) => {
                 for _ in 0..TURN {
                     let filled = kept.ring.fill(source.stream, source.fd.as_fd());
-                    kept.full = matches!(filled, Ok(Fill::Full));
                     match filled {
                         Ok(Fill::Read(_)) => {}
                         Ok(Fill::Empty) => return Turn::Empty,
@@ -202,9 +200,22 @@ impl Sink {
         if self.flush() { Turn::More } else { Turn::Blocked }
     }
 
+    /// After the last byte.
+    fn end(&mut self) {
+        let flushed = self.flush();
+        match self {
+            Sink::Fifo { fd, .. } if flushed => *fd = None,
+            Sink::Ring(kept) if !kept.finished => {
+                kept.ring.finish();
+                kept.finished = true;
+            }
+            Sink::Nowhere | Sink::Fifo { .. } | Sink::Ring(_) => {}
+        }
+    }
+
     /// Writes on what waits for the FIFO's reader. True = nothing waits.
     fn flush(&mut self) -> bool {
-        let Sink::Fifo { fd, pending, .. } = self else { return true };
+        let Sink::Fifo { fd: Some(fd), pending, .. } = self else { return true };
         while !pending.is_empty() {
             match fd.write(pending.as_slices().0) {
                 Ok(count) => drop(pending.drain(..count)),

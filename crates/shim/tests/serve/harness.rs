@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -201,12 +201,13 @@ impl Box {
 
 impl Drop for Box {
     fn drop(&mut self) {
-        if !self.ended && std::thread::panicking() {
+        if !self.ended {
             eprintln!("log: {}", self.log());
             let delete = DeleteRequest { force: true, ..DeleteRequest::default() };
             let _ = self.conn.try_call::<DeleteResponse>(Method::Delete, &delete);
             if let Ok(pidfd) = process::pidfd_open(self.shim) {
                 let _ = process::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
+                let _ = process::wait(self.shim);
             }
             let _ = fs::remove_dir_all(&self.dir);
         }
@@ -216,14 +217,13 @@ impl Drop for Box {
 pub fn spawn_serve(id: &str, folder: &Path, socket: OwnedFd) -> u32 {
     let folder = dir::open_path(folder).unwrap();
     let name = format!("test/{id}");
-    let args = ["berth-shim", "serve", "--name", &name].map(OsStr::new);
-    process::spawn(&Exec {
-        program: Program::Path(Path::new(env!("CARGO_BIN_EXE_berth-shim"))),
-        args: &args,
-        env: &[],
-        fds: &[(folder.as_fd(), 3), (socket.as_fd(), 4)],
-    })
-    .unwrap()
+    spawn(&["berth-shim", "serve", "--name", &name], &[(folder.as_fd(), 3), (socket.as_fd(), 4)])
+}
+
+pub fn spawn(args: &[&str], fds: &[(BorrowedFd<'_>, i32)]) -> u32 {
+    let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+    let program = Program::Path(Path::new(env!("CARGO_BIN_EXE_berth-shim")));
+    process::spawn(&Exec { program, args: &args, env: &[], fds }).unwrap()
 }
 
 impl Client {
@@ -253,8 +253,8 @@ impl Client {
         self.socket.write_all(&rpc::data(stream, message).unwrap())
     }
 
-    pub fn socket(&self) -> &UnixStream {
-        &self.socket
+    pub fn socket(&mut self) -> &mut UnixStream {
+        &mut self.socket
     }
 
     /// None = the shim has hung up.

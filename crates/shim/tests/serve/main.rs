@@ -2,3 +2,5 @@
 
 mod harness;
 mod lifecycle;
+mod stdio;
+mod trouble;
