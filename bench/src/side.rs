@@ -9,7 +9,7 @@ use crate::place::Place;
 use crate::until::until;
 use crate::{Common, berth};
 use rustix::process::{Pid, Resource, Signal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
