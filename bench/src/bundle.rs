@@ -123,6 +123,7 @@ pub fn process(args: &[&str]) -> Value {
         "args": args,
         "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
         "cwd": "/",
+        "oomScoreAdj": 0,
         "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
     })
 }
