@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 
 use berth_core::ErrorCode;
 use berth_supervisor::Error;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, BoxFuture, Bytes, Service, http};
-use tonic::Status;
 
 use crate::status::status;
 
@@ -27,7 +27,10 @@ pub struct Budget {
 
 impl Budget {
     pub fn new(max: usize) -> Self {
-        Budget { in_work: Arc::default(), max }
+        Budget {
+            in_work: Arc::default(),
+            max,
+        }
     }
 }
 
@@ -35,7 +38,10 @@ impl<S> tower::Layer<S> for Budget {
     type Service = Charged<S>;
 
     fn layer(&self, inner: S) -> Charged<S> {
-        Charged { inner, budget: self.clone() }
+        Charged {
+            inner,
+            budget: self.clone(),
+        }
     }
 }
 
@@ -64,9 +70,14 @@ where
         if request.uri().path() == UNCHARGED {
             return Box::pin(self.inner.call(request));
         }
-        let charge = Arc::new(Charge { bytes: AtomicUsize::new(0), budget: self.budget.clone() });
+        let charge = Arc::new(Charge {
+            bytes: AtomicUsize::new(0),
+            budget: self.budget.clone(),
+        });
         let held = charge.clone();
-        let answer = self.inner.call(request.map(|inner| Body::new(Counted { inner, charge })));
+        let answer = self
+            .inner
+            .call(request.map(|inner| Body::new(Counted { inner, charge })));
         Box::pin(async move {
             let answer = answer.await;
             drop(held);
@@ -119,7 +130,12 @@ impl HttpBody for Counted {
             && !self.charge.take(data.len())
         {
             let message = "the requests in work take all the memory there is for them; try again later";
-            return Poll::Ready(Some(Err(status(&Error::new(ErrorCode::Resources, "receive", "request", message)))));
+            return Poll::Ready(Some(Err(status(&Error::new(
+                ErrorCode::Resources,
+                "receive",
+                "request",
+                message,
+            )))));
         }
         Poll::Ready(frame)
     }
@@ -141,7 +157,10 @@ mod test {
     fn charges_are_given_back() {
         let budget = Budget::new(10);
         let charge = |bytes| {
-            let charge = Charge { bytes: AtomicUsize::new(0), budget: budget.clone() };
+            let charge = Charge {
+                bytes: AtomicUsize::new(0),
+                budget: budget.clone(),
+            };
             charge.take(bytes).then_some(charge)
         };
         let first = charge(6).expect("room");

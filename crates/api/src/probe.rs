@@ -14,8 +14,13 @@ pub async fn round_trip(address: &Path, supervisor: &Supervisor, timeout: Durati
     let call = async {
         let endpoint = Endpoint::from_shared(format!("unix:{}", address.display())).map_err(|e| e.to_string())?;
         let channel = endpoint.connect().await.map_err(|e| format!("connect: {e}"))?;
-        SupervisorClient::new(channel).version(VersionRequest {}).await.map_err(|e| format!("call Version: {e}"))?;
+        SupervisorClient::new(channel)
+            .version(VersionRequest {})
+            .await
+            .map_err(|e| format!("call Version: {e}"))?;
         supervisor.probe(timeout).await.map_err(|e| e.to_string())
     };
-    tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| Err(format!("no answer in {timeout:?}")))
+    tokio::time::timeout(timeout, call)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer in {timeout:?}")))
 }

@@ -81,7 +81,9 @@ impl Api {
                 tracing::error!(%error, "no reflection: the descriptor can't be read");
             }
         }
-        router.serve_with_incoming_shutdown(Incoming { listener, pause: None }, shutdown).await
+        router
+            .serve_with_incoming_shutdown(Incoming { listener, pause: None }, shutdown)
+            .await
     }
 }
 

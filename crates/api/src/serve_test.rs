@@ -26,10 +26,16 @@ impl Bare {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (health, service) = tonic_health::server::health_reporter();
         let router = server().add_service(service);
-        tokio::spawn(router.serve_with_incoming_shutdown(Incoming { listener, pause: None }, async {
-            let _ = stopped.await;
-        }));
-        Bare { path, stop: Some(stop), health }
+        tokio::spawn(
+            router.serve_with_incoming_shutdown(Incoming { listener, pause: None }, async {
+                let _ = stopped.await;
+            }),
+        );
+        Bare {
+            path,
+            stop: Some(stop),
+            health,
+        }
     }
 
     async fn client(&self) -> HealthClient<Channel> {
@@ -65,7 +71,10 @@ async fn ten_thousand_streams_and_one_more_call_on_a_connection() {
         open.push(stream);
     }
     let mut client = client;
-    client.check(overall()).await.expect("ten thousand watches block nobody");
+    client
+        .check(overall())
+        .await
+        .expect("ten thousand watches block nobody");
     server.health.set_service_status("", ServingStatus::NotServing).await;
     for stream in &mut open {
         stream.message().await.expect("alive").expect("the change");
@@ -99,7 +108,9 @@ async fn an_oversized_message_costs_its_call_only() {
     let client = server.client().await;
     let mut watch = client.clone().watch(overall()).await.expect("accepted").into_inner();
     watch.message().await.expect("alive").expect("the status now");
-    let huge = HealthCheckRequest { service: "x".repeat(MAX_MESSAGE + 1) };
+    let huge = HealthCheckRequest {
+        service: "x".repeat(MAX_MESSAGE + 1),
+    };
     let refused = client.clone().check(huge).await.expect_err("too long");
     assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused:?}");
     client.clone().check(overall()).await.expect("the same connection");
@@ -113,7 +124,11 @@ async fn garbage_and_cut_frames_end_their_connection_only() {
     let mut client = server.client().await;
     client.check(overall()).await.expect("well");
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 100], &[preface, &[0, 0, 9, 4][..]].concat()] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 100],
+        &[preface, &[0, 0, 9, 4][..]].concat(),
+    ] {
         let mut raw = UnixStream::connect(&server.path).await.expect("connected");
         raw.write_all(bytes).await.expect("sent");
         raw.shutdown().await.expect("half closed");

@@ -99,8 +99,14 @@ impl supervisor_server::Supervisor for Service {
         let subject = subject("run", &container);
         call(&subject, deadline, async {
             let request_id = subject.request_id(&request_id)?;
-            let started = self.supervisor.run(request::spec(&subject, container)?, request_id).await?;
-            Ok(v1::RunResponse { pid: started.pid, incarnation: started.incarnation.to_string() })
+            let started = self
+                .supervisor
+                .run(request::spec(&subject, container)?, request_id)
+                .await?;
+            Ok(v1::RunResponse {
+                pid: started.pid,
+                incarnation: started.incarnation.to_string(),
+            })
         })
         .await
     }
@@ -112,8 +118,14 @@ impl supervisor_server::Supervisor for Service {
         let subject = subject("create", &container);
         call(&subject, deadline, async {
             let request_id = subject.request_id(&request_id)?;
-            let created = self.supervisor.create(request::spec(&subject, container)?, request_id).await?;
-            Ok(v1::CreateResponse { pid: created.pid, incarnation: created.incarnation.to_string() })
+            let created = self
+                .supervisor
+                .create(request::spec(&subject, container)?, request_id)
+                .await?;
+            Ok(v1::CreateResponse {
+                pid: created.pid,
+                incarnation: created.incarnation.to_string(),
+            })
         })
         .await
     }
@@ -124,7 +136,9 @@ impl supervisor_server::Supervisor for Service {
         let subject = subject("start", &request);
         call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
-            Ok(v1::StartResponse { pid: self.supervisor.start(key, request_id).await? })
+            Ok(v1::StartResponse {
+                pid: self.supervisor.start(key, request_id).await?,
+            })
         })
         .await
     }
@@ -135,8 +149,14 @@ impl supervisor_server::Supervisor for Service {
         let subject = subject("exec", &request);
         call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
-            let started = self.supervisor.exec(key, request::exec(&subject, request)?, request_id).await?;
-            Ok(v1::ExecResponse { pid: started.pid, exec_id: started.exec_id.to_string() })
+            let started = self
+                .supervisor
+                .exec(key, request::exec(&subject, request)?, request_id)
+                .await?;
+            Ok(v1::ExecResponse {
+                pid: started.pid,
+                exec_id: started.exec_id.to_string(),
+            })
         })
         .await
     }
@@ -152,7 +172,9 @@ impl supervisor_server::Supervisor for Service {
                 return Err(subject.refuse("exec_id", &request.exec_id, "empty together with `all`"));
             }
             let signal = subject.signal(&request.signal)?;
-            self.supervisor.signal(key, exec, signal, request.all, request_id).await?;
+            self.supervisor
+                .signal(key, exec, signal, request.all, request_id)
+                .await?;
             Ok(v1::SignalResponse {})
         })
         .await
@@ -166,7 +188,9 @@ impl supervisor_server::Supervisor for Service {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             let spec = request::stop(&subject, request.timeout_ms, &request.signal)?;
             let exit = self.supervisor.stop(key, spec, request_id).await?;
-            Ok(v1::StopResponse { exit: Some(answer::exit(exit)) })
+            Ok(v1::StopResponse {
+                exit: Some(answer::exit(exit)),
+            })
         })
         .await
     }
@@ -178,7 +202,9 @@ impl supervisor_server::Supervisor for Service {
         call(&subject, deadline, async {
             let key = subject.key(&request.namespace, &request.id)?;
             let exit = self.supervisor.wait(key, subject.exec(&request.exec_id)?).await?;
-            Ok(v1::WaitResponse { exit: Some(answer::exit(exit)) })
+            Ok(v1::WaitResponse {
+                exit: Some(answer::exit(exit)),
+            })
         })
         .await
     }
@@ -190,7 +216,9 @@ impl supervisor_server::Supervisor for Service {
         call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             let exec = subject.exec(&request.exec_id)?;
-            Ok(answer::deleted(self.supervisor.delete(key, exec, request.force, request_id).await?))
+            Ok(answer::deleted(
+                self.supervisor.delete(key, exec, request.force, request_id).await?,
+            ))
         })
         .await
     }
@@ -225,7 +253,9 @@ impl supervisor_server::Supervisor for Service {
         let subject = subject("update", &request);
         call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
-            self.supervisor.update(key, request::update(&subject, request)?, request_id).await?;
+            self.supervisor
+                .update(key, request::update(&subject, request)?, request_id)
+                .await?;
             Ok(v1::UpdateResponse {})
         })
         .await
@@ -238,7 +268,9 @@ impl supervisor_server::Supervisor for Service {
         call(&subject, deadline, async {
             let key = subject.key(&request.namespace, &request.id)?;
             let view = self.supervisor.get(key, request.processes).await?;
-            Ok(v1::GetResponse { container: Some(answer::container(view)) })
+            Ok(v1::GetResponse {
+                container: Some(answer::container(view)),
+            })
         })
         .await
     }
@@ -251,7 +283,9 @@ impl supervisor_server::Supervisor for Service {
             let namespace = request::namespaces(&subject, &request.namespace)?;
             let labels = request::list_labels(&subject, request.labels)?;
             let views = self.supervisor.list(namespace, labels, request.processes).await?;
-            Ok(v1::ListResponse { containers: views.into_iter().map(answer::container).collect() })
+            Ok(v1::ListResponse {
+                containers: views.into_iter().map(answer::container).collect(),
+            })
         })
         .await
     }
@@ -261,7 +295,11 @@ impl supervisor_server::Supervisor for Service {
     async fn stats(&self, request: Request<v1::StatsRequest>) -> Result<Response<Self::StatsStream>, Status> {
         let deadline = deadline(&request);
         let request = request.into_inner();
-        let subject = Subject::new("stats", &request.namespace, request.ids.first().map_or("", String::as_str));
+        let subject = Subject::new(
+            "stats",
+            &request.namespace,
+            request.ids.first().map_or("", String::as_str),
+        );
         call(&subject, deadline, async {
             let mut stats = self.supervisor.stats(request::stats(&subject, &request)?).await?;
             Ok(answers(async move |sink: Sink<_>| {
@@ -300,7 +338,9 @@ impl supervisor_server::Supervisor for Service {
         let subject = subject("close-stdin", &request);
         call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
-            self.supervisor.close_stdin(key, subject.exec(&request.exec_id)?, request_id).await?;
+            self.supervisor
+                .close_stdin(key, subject.exec(&request.exec_id)?, request_id)
+                .await?;
             Ok(v1::CloseStdinResponse {})
         })
         .await
@@ -314,15 +354,23 @@ impl supervisor_server::Supervisor for Service {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let deadline = deadline(&request);
         let mut requests = request.into_inner();
-        let Some(v1::AttachRequest { action: Some(v1::attach_request::Action::Open(open)) }) = requests.message().await?
+        let Some(v1::AttachRequest {
+            action: Some(v1::attach_request::Action::Open(open)),
+        }) = requests.message().await?
         else {
             let subject = Subject::new("attach", "", "");
-            return Err(status(&subject.refuse("action", "not `open`", "`open` in the first message")));
+            return Err(status(&subject.refuse(
+                "action",
+                "not `open`",
+                "`open` in the first message",
+            )));
         };
         let subject = subject("attach", &open);
         let attached = call(&subject, deadline, async {
             let key = subject.key(&open.namespace, &open.id)?;
-            self.supervisor.attach(key, subject.exec(&open.exec_id)?, open.offset).await
+            self.supervisor
+                .attach(key, subject.exec(&open.exec_id)?, open.offset)
+                .await
         });
         let Attachment { opened, input, output } = attached.await?.into_inner();
         let (failed, failure) = oneshot::channel();
@@ -407,7 +455,10 @@ fn address(
     request: &impl Addressed,
     request_id: &str,
 ) -> Result<(berth_core::ContainerKey, Option<RequestId>), Error> {
-    Ok((subject.key(request.namespace(), request.id())?, subject.request_id(request_id)?))
+    Ok((
+        subject.key(request.namespace(), request.id())?,
+        subject.request_id(request_id)?,
+    ))
 }
 
 /// The client's half of an attachment: until it stops sending, breaks a rule, or the process takes no more.
@@ -418,7 +469,9 @@ async fn feed(
 ) -> Result<(), Error> {
     loop {
         // A client that is gone ends the stream with an error of the transport; its other half knows.
-        let Ok(Some(request)) = requests.message().await else { return Ok(()) };
+        let Ok(Some(request)) = requests.message().await else {
+            return Ok(());
+        };
         let item = request::attach_input(subject, request)?;
         if input.send(item).await.is_err() {
             return Ok(());

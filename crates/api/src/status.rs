@@ -96,7 +96,12 @@ mod test {
             let error = Error::new(code, "run", "default/a", "why\nso").from_runtime("runc: no", 127);
             let status = status(&error);
             assert_eq!(status.message(), "run default/a: why so");
-            let bytes = status.metadata().get_bin(DETAIL).expect("a detail").to_bytes().expect("base64");
+            let bytes = status
+                .metadata()
+                .get_bin(DETAIL)
+                .expect("a detail")
+                .to_bytes()
+                .expect("base64");
             let detail = v1::ErrorDetail::decode(bytes).expect("a detail");
             assert_eq!(detail.code as u32, code.number());
             assert_eq!((detail.operation.as_str(), detail.exit_code), ("run", 127));
@@ -106,9 +111,18 @@ mod test {
 
     #[test]
     fn texts_are_bounded() {
-        let error = Error::new(ErrorCode::Runtime, "run", "a", "x".repeat(1 << 20)).from_runtime("é".repeat(1 << 20), 0);
+        let error =
+            Error::new(ErrorCode::Runtime, "run", "a", "x".repeat(1 << 20)).from_runtime("é".repeat(1 << 20), 0);
         let status = status(&error);
         assert!(status.message().len() < MAX_TEXT + 8);
-        assert!(status.metadata().get_bin(DETAIL).expect("a detail").as_encoded_bytes().len() < 4096);
+        assert!(
+            status
+                .metadata()
+                .get_bin(DETAIL)
+                .expect("a detail")
+                .as_encoded_bytes()
+                .len()
+                < 4096
+        );
     }
 }

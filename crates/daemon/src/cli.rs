@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Parser)]
-#[command(name = "berthd", version, about = "Starts and supervises containers; see docs/config.md")]
+#[command(
+    name = "berthd",
+    version,
+    about = "Starts and supervises containers; see docs/config.md"
+)]
 pub struct Cli {
     #[command(flatten)]
     pub flags: Flags,

@@ -10,7 +10,11 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("{operation} {what}: {source}")]
-    Io { operation: &'static str, what: String, source: std::io::Error },
+    Io {
+        operation: &'static str,
+        what: String,
+        source: std::io::Error,
+    },
     #[error("listen on {}: another daemon answers there", .0.display())]
     AddressInUse(PathBuf),
     #[error("listen on {}: something that is no socket is there; remove it or choose another --address", .0.display())]

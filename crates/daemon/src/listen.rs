@@ -29,26 +29,51 @@ pub struct Listening {
 impl Listening {
     /// What `systemd.socket` handed over, `None` if nothing.
     pub fn inherited() -> Result<Option<Self>, Error> {
-        let failed = |source| Error::Io { operation: "take over", what: "systemd's socket".into(), source };
+        let failed = |source| Error::Io {
+            operation: "take over",
+            what: "systemd's socket".into(),
+            source,
+        };
         let Some(listener) = listenfd::ListenFd::from_env().take_unix_listener(0).map_err(failed)? else {
             return Ok(None);
         };
         listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?.as_pathname().unwrap_or(Path::new("")).to_owned();
-        Ok(Some(Listening { listener: UnixListener::from_std(listener).map_err(failed)?, address, ours: false }))
+        let address = listener
+            .local_addr()
+            .map_err(failed)?
+            .as_pathname()
+            .unwrap_or(Path::new(""))
+            .to_owned();
+        Ok(Some(Listening {
+            listener: UnixListener::from_std(listener).map_err(failed)?,
+            address,
+            ours: false,
+        }))
     }
 
     /// Makes the socket. The caller holds the lock of the state folder, so a socket that nobody answers on is a dead daemon's.
     pub fn bind(address: &Path) -> Result<Self, Error> {
         let failed = |operation| {
-            move |source| Error::Io { operation, what: format!("the socket {}", address.display()), source }
+            move |source| Error::Io {
+                operation,
+                what: format!("the socket {}", address.display()),
+                source,
+            }
         };
         if let Some(folder) = address.parent() {
-            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed("make a folder for"))?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(FOLDER_MODE)
+                .create(folder)
+                .map_err(failed("make a folder for"))?;
         }
         remove_stale(address)?;
         let listener = bind(address).map_err(failed("listen on"))?;
-        Ok(Listening { listener, address: address.to_owned(), ours: true })
+        Ok(Listening {
+            listener,
+            address: address.to_owned(),
+            ours: true,
+        })
     }
 }
 

@@ -46,7 +46,9 @@ pub fn start(config: &Config) -> Result<Log, Error> {
     }
     Ok(match config.log_format {
         LogFormat::Text => Log { set: begin!(plain) },
-        LogFormat::Json => Log { set: begin!(plain.json().flatten_event(true)) },
+        LogFormat::Json => Log {
+            set: begin!(plain.json().flatten_event(true)),
+        },
     })
 }
 
@@ -56,7 +58,8 @@ fn directives(level: &str) -> String {
     match level.to_ascii_lowercase().as_str() {
         word @ ("debug" | "trace") => {
             let ours = ["berthd", "berth_api", "berth_supervisor", "berth_record"];
-            ours.iter().fold("info".to_owned(), |all, name| format!("{all},{name}={word}"))
+            ours.iter()
+                .fold("info".to_owned(), |all, name| format!("{all},{name}={word}"))
         }
         _ => level.to_owned(),
     }

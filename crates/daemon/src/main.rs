@@ -50,12 +50,22 @@ fn fail_points() -> Result<(), Error> {
     if !cfg!(feature = "failpoints") {
         return Err(Error::NotBuilt { what: "failpoints" });
     }
-    let names: String = berth_supervisor::FAIL_POINTS.iter().flat_map(|(_, names)| *names).map(|name| format!("{name}\n")).collect();
+    let names: String = berth_supervisor::FAIL_POINTS
+        .iter()
+        .flat_map(|(_, names)| *names)
+        .map(|name| format!("{name}\n"))
+        .collect();
     print(&names)
 }
 
 fn print(text: &str) -> Result<(), Error> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|source| Error::Io { operation: "print", what: "to stdout".into(), source })
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|source| Error::Io {
+            operation: "print",
+            what: "to stdout".into(),
+            source,
+        })
 }
 
 fn serve(flags: &Flags) -> Result<(), Error> {
@@ -68,7 +78,11 @@ fn serve(flags: &Flags) -> Result<(), Error> {
         .thread_name("berthd")
         .enable_all()
         .build()
-        .map_err(|source| Error::Io { operation: "start", what: "the runtime's threads".into(), source })?;
+        .map_err(|source| Error::Io {
+            operation: "start",
+            what: "the runtime's threads".into(),
+            source,
+        })?;
     let done = runtime.block_on(run::run(config, flags.clone(), log));
     // A thread that hangs on a dead disk must not keep the daemon.
     runtime.shutdown_background();

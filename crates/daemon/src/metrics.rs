@@ -40,7 +40,12 @@ impl Serving {
 
 pub async fn start(address: Option<&MetricsAddress>, supervisor: Supervisor) -> Result<Serving, Error> {
     let (listener, socket) = match address {
-        None => return Ok(Serving { task: None, socket: None }),
+        None => {
+            return Ok(Serving {
+                task: None,
+                socket: None,
+            });
+        }
         Some(MetricsAddress::Unix(path)) => (Listener::Unix(Listening::bind(path)?.listener), Some(path.clone())),
         Some(MetricsAddress::Loopback(address)) => {
             let listener = TcpListener::bind(address).await.map_err(|source| Error::Io {
@@ -51,7 +56,10 @@ pub async fn start(address: Option<&MetricsAddress>, supervisor: Supervisor) -> 
             (Listener::Tcp(listener), None)
         }
     };
-    Ok(Serving { task: Some(tokio::spawn(serve(listener, supervisor))), socket })
+    Ok(Serving {
+        task: Some(tokio::spawn(serve(listener, supervisor))),
+        socket,
+    })
 }
 
 trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -114,16 +122,52 @@ fn render(metrics: &Metrics) -> String {
     let mut page = Page(String::with_capacity(8 << 10));
     let build = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     page.family("berth_build_info", "gauge", "The daemon's version.", &[(build, 1.0)]);
-    let results = [("ok", metrics.starts_ok), ("failed", metrics.starts_failed), ("cancelled", metrics.starts_cancelled)];
+    let results = [
+        ("ok", metrics.starts_ok),
+        ("failed", metrics.starts_failed),
+        ("cancelled", metrics.starts_cancelled),
+    ];
     let results = results.map(|(result, n)| (format!("{{result=\"{result}\"}}"), n as f64));
-    page.family("berth_starts_total", "counter", "Starts that have ended, by how.", &results);
-    page.histograms("berth_start_stage_seconds", "How long the stages of a start took; total is all of it.", &metrics.stages);
-    page.single("berth_start_queue_length", "gauge", "Starts that wait for a permit.", metrics.queue_length as f64);
-    page.single("berth_starts_at_work", "gauge", "Starts that have a permit.", metrics.starts_at_work as f64);
-    let exits: Vec<_> =
-        metrics.exits.iter().map(|(reason, n)| (format!("{{reason=\"{reason}\"}}"), *n as f64)).collect();
-    page.family("berth_exits_total", "counter", "Containers that have ended, by reason.", &exits);
-    page.single("berth_containers", "gauge", "Containers that the daemon knows.", metrics.containers as f64);
+    page.family(
+        "berth_starts_total",
+        "counter",
+        "Starts that have ended, by how.",
+        &results,
+    );
+    page.histograms(
+        "berth_start_stage_seconds",
+        "How long the stages of a start took; total is all of it.",
+        &metrics.stages,
+    );
+    page.single(
+        "berth_start_queue_length",
+        "gauge",
+        "Starts that wait for a permit.",
+        metrics.queue_length as f64,
+    );
+    page.single(
+        "berth_starts_at_work",
+        "gauge",
+        "Starts that have a permit.",
+        metrics.starts_at_work as f64,
+    );
+    let exits: Vec<_> = metrics
+        .exits
+        .iter()
+        .map(|(reason, n)| (format!("{{reason=\"{reason}\"}}"), *n as f64))
+        .collect();
+    page.family(
+        "berth_exits_total",
+        "counter",
+        "Containers that have ended, by reason.",
+        &exits,
+    );
+    page.single(
+        "berth_containers",
+        "gauge",
+        "Containers that the daemon knows.",
+        metrics.containers as f64,
+    );
     page.single(
         "berth_oldest_call_seconds",
         "gauge",
@@ -136,7 +180,12 @@ fn render(metrics: &Metrics) -> String {
         "Events between the newest one and the slowest reader.",
         metrics.event_lag as f64,
     );
-    page.single("berth_events_total", "counter", "Events that have happened.", metrics.events_total as f64);
+    page.single(
+        "berth_events_total",
+        "counter",
+        "Events that have happened.",
+        metrics.events_total as f64,
+    );
     page.0
 }
 
@@ -176,7 +225,10 @@ impl Page {
             }
             let all = histogram.count();
             self.line(format_args!("{name}_bucket{{stage=\"{stage}\",le=\"+Inf\"}} {all}"));
-            self.line(format_args!("{name}_sum{{stage=\"{stage}\"}} {}", histogram.sum.as_secs_f64()));
+            self.line(format_args!(
+                "{name}_sum{{stage=\"{stage}\"}} {}",
+                histogram.sum.as_secs_f64()
+            ));
             self.line(format_args!("{name}_count{{stage=\"{stage}\"}} {all}"));
         }
     }
@@ -218,7 +270,10 @@ mod test {
         let named = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
         for line in page.lines().filter(|l| !l.starts_with('#')) {
             assert!(named(line).starts_with("berth_"), "{line}");
-            assert!(line.rsplit(' ').next().is_some_and(|v| v.parse::<f64>().is_ok()), "{line}");
+            assert!(
+                line.rsplit(' ').next().is_some_and(|v| v.parse::<f64>().is_ok()),
+                "{line}"
+            );
         }
     }
 }

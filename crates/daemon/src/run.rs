@@ -48,7 +48,13 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     let watchdog = tokio::spawn(systemd::watchdog(address.clone(), supervisor.clone()));
     systemd::ready(&address);
 
-    let mut daemon = Daemon { config, flags, log, shim, supervisor };
+    let mut daemon = Daemon {
+        config,
+        flags,
+        log,
+        shim,
+        supervisor,
+    };
     let mut serving = serving;
     let ended = loop {
         tokio::select! {
@@ -67,7 +73,9 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     watchdog.abort();
     let result = match ended {
         // It serves until it is told to end: this is a failure.
-        Some(ended) => Err(served(ended).err().unwrap_or_else(|| Error::Serve("it ended by itself".into()))),
+        Some(ended) => Err(served(ended)
+            .err()
+            .unwrap_or_else(|| Error::Serve("it ended by itself".into()))),
         None => {
             daemon.drain(&mut signals).await;
             drop(hang_up);
@@ -118,7 +126,8 @@ impl Daemon {
         let (config, waiting) = self.config.reloaded(&newer);
         self.config = config;
         self.log.set_level(&self.config.log_level);
-        self.supervisor.reconfigure(settings::supervisor(&self.config, self.shim.clone()));
+        self.supervisor
+            .reconfigure(settings::supervisor(&self.config, self.shim.clone()));
         tracing::info!("the configuration is reloaded");
         if !waiting.is_empty() {
             tracing::warn!(keys = waiting.join(", "), "changed, but they wait for a restart");
@@ -173,7 +182,11 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, Error> {
         let hear = |kind| {
-            signal(kind).map_err(|source| Error::Io { operation: "hear", what: "signals".into(), source })
+            signal(kind).map_err(|source| Error::Io {
+                operation: "hear",
+                what: "signals".into(),
+                source,
+            })
         };
         Ok(Signals {
             term: hear(SignalKind::terminate())?,

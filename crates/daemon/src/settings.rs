@@ -20,7 +20,11 @@ pub fn supervisor(config: &Config, shim: PathBuf) -> supervisor::Config {
         default: config.default_runtime.clone().unwrap_or_default(),
         allow_paths: config.allow_runtime_paths,
         timeout: ms(config.runtime_timeout_ms),
-        runtimes: config.runtimes.iter().map(|(name, r)| (name.clone(), runtime(r))).collect(),
+        runtimes: config
+            .runtimes
+            .iter()
+            .map(|(name, r)| (name.clone(), runtime(r)))
+            .collect(),
     };
     settings.log = LogDefaults {
         format: match config.container_log_format.as_str() {
@@ -28,7 +32,11 @@ pub fn supervisor(config: &Config, shim: PathBuf) -> supervisor::Config {
             "plain" => LogFormat::Plain,
             _ => LogFormat::Cri,
         },
-        policy: if config.container_log_drop { LogPolicy::Drop } else { LogPolicy::Block },
+        policy: if config.container_log_drop {
+            LogPolicy::Drop
+        } else {
+            LogPolicy::Block
+        },
         max_size: config.container_log_max_size,
         max_files: config.container_log_max_files,
     };
@@ -36,8 +44,10 @@ pub fn supervisor(config: &Config, shim: PathBuf) -> supervisor::Config {
     settings.shim.template = config.shim_template;
     settings.shim.drain_timeout = ms(config.drain_timeout_ms);
     settings.shim.oom_score_adj = config.shim_oom_score_adj;
-    settings.events =
-        supervisor::EventsConfig { keep: config.events_keep, keep_bytes: config.events_keep_bytes };
+    settings.events = supervisor::EventsConfig {
+        keep: config.events_keep,
+        keep_bytes: config.events_keep_bytes,
+    };
     settings
 }
 

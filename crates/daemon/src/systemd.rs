@@ -25,7 +25,9 @@ pub fn stopping() {
 
 /// Runs for ever, if systemd wants a watchdog.
 pub async fn watchdog(address: PathBuf, supervisor: Supervisor) {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
     // One late answer is forgiven: the next one is still in time.
     let period = limit / 3;
     loop {
@@ -41,5 +43,8 @@ pub async fn watchdog(address: PathBuf, supervisor: Supervisor) {
 
 /// A short line for `systemctl status`.
 pub fn draining(timeout: Duration) {
-    notify(&[NotifyState::Status(&format!("Draining for at most {} s; containers stay", timeout.as_secs()))]);
+    notify(&[NotifyState::Status(&format!(
+        "Draining for at most {} s; containers stay",
+        timeout.as_secs()
+    ))]);
 }

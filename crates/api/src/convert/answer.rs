@@ -92,7 +92,10 @@ pub fn container(view: ContainerView) -> v1::Container {
         shim_pid: view.shim_pid,
         processes: view.processes.into_iter().map(process).collect(),
         cgroup: view.cgroup,
-        log_path: view.log_path.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default(),
+        log_path: view
+            .log_path
+            .map(|p| p.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         log_dropped_bytes: view.log_dropped_bytes,
         oom_kills: view.oom_kills,
         stages: view.stages.into_iter().map(stage).collect(),
@@ -153,20 +156,33 @@ pub fn logs(entries: Vec<LogEntry>) -> v1::LogsResponse {
         cursor: entry.cursor,
         gap: entry.gap,
     };
-    v1::LogsResponse { entries: entries.into_iter().map(entry).collect() }
+    v1::LogsResponse {
+        entries: entries.into_iter().map(entry).collect(),
+    }
 }
 
 pub fn attach_opened(opened: AttachOpened) -> v1::AttachResponse {
-    let opened = v1::AttachOpened { offset: opened.offset, terminal: opened.terminal };
-    v1::AttachResponse { event: Some(v1::attach_response::Event::Opened(opened)) }
+    let opened = v1::AttachOpened {
+        offset: opened.offset,
+        terminal: opened.terminal,
+    };
+    v1::AttachResponse {
+        event: Some(v1::attach_response::Event::Opened(opened)),
+    }
 }
 
 pub fn attach(output: AttachOutput) -> v1::AttachResponse {
     use v1::attach_response::Event;
     let event = match output {
-        AttachOutput::Chunk { stream: from, data, offset } => {
-            Event::Output(v1::OutputChunk { stream: stream(from).into(), data: data.into(), offset })
-        }
+        AttachOutput::Chunk {
+            stream: from,
+            data,
+            offset,
+        } => Event::Output(v1::OutputChunk {
+            stream: stream(from).into(),
+            data: data.into(),
+            offset,
+        }),
         AttachOutput::Lost(bytes) => Event::LostBytes(bytes),
         AttachOutput::Exit(status) => Event::Exit(exit(status)),
     };
@@ -174,7 +190,10 @@ pub fn attach(output: AttachOutput) -> v1::AttachResponse {
 }
 
 pub fn stats(sample: StatsSample) -> v1::StatsResponse {
-    v1::StatsResponse { at: sample.at, containers: sample.containers.into_iter().map(container_stats).collect() }
+    v1::StatsResponse {
+        at: sample.at,
+        containers: sample.containers.into_iter().map(container_stats).collect(),
+    }
 }
 
 fn container_stats(stats: ContainerStats) -> v1::ContainerStats {

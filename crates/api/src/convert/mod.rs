@@ -24,7 +24,10 @@ pub struct Subject {
 impl Subject {
     pub fn new(operation: &'static str, namespace: &str, id: &str) -> Self {
         let namespace = if namespace.is_empty() { "default" } else { namespace };
-        Subject { operation, id: format!("{}/{}", excerpt(namespace), excerpt(id)) }
+        Subject {
+            operation,
+            id: format!("{}/{}", excerpt(namespace), excerpt(id)),
+        }
     }
 
     pub fn error(&self, code: ErrorCode, message: impl Into<String>) -> Error {
@@ -34,7 +37,10 @@ impl Subject {
     /// `field` holds `value`; `allowed` says what it may be.
     pub fn refuse(&self, field: &str, value: impl Display, allowed: &str) -> Error {
         let value = excerpt(&value.to_string());
-        self.error(ErrorCode::InvalidArgument, format!("{field} is {value}; allowed: {allowed}"))
+        self.error(
+            ErrorCode::InvalidArgument,
+            format!("{field} is {value}; allowed: {allowed}"),
+        )
     }
 
     /// For values whose own type tells what is wrong.
@@ -47,7 +53,11 @@ impl Subject {
     }
 
     pub fn exec(&self, exec_id: &str) -> Result<Option<ExecId>, Error> {
-        if exec_id.is_empty() { Ok(None) } else { ExecId::new(exec_id).map(Some).map_err(|e| self.wrap(&e)) }
+        if exec_id.is_empty() {
+            Ok(None)
+        } else {
+            ExecId::new(exec_id).map(Some).map_err(|e| self.wrap(&e))
+        }
     }
 
     pub fn request_id(&self, request_id: &str) -> Result<Option<RequestId>, Error> {
@@ -60,7 +70,11 @@ impl Subject {
 
     /// Empty = the default of whoever reads it.
     fn optional_signal(&self, signal: &str) -> Result<Option<Signal>, Error> {
-        if signal.is_empty() { Ok(None) } else { self.signal(signal).map(Some) }
+        if signal.is_empty() {
+            Ok(None)
+        } else {
+            self.signal(signal).map(Some)
+        }
     }
 
     fn milliseconds(&self, field: &str, value: u32, min: u32) -> Result<Duration, Error> {
@@ -76,7 +90,11 @@ impl Subject {
         if value.starts_with('/') && value.len() < 4096 && !value.contains('\0') {
             Ok(value.into())
         } else {
-            Err(self.refuse(field, format!("{value:?}"), "an absolute path of at most 4,095 bytes without NUL"))
+            Err(self.refuse(
+                field,
+                format!("{value:?}"),
+                "an absolute path of at most 4,095 bytes without NUL",
+            ))
         }
     }
 }
@@ -85,6 +103,15 @@ impl Subject {
 fn excerpt(value: &str) -> String {
     let short: String = value.chars().take(80).collect();
     let cut = short.len() < value.len();
-    let escaped: String = short.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect();
+    let escaped: String = short
+        .chars()
+        .map(|c| {
+            if c.is_control() {
+                c.escape_default().to_string()
+            } else {
+                c.into()
+            }
+        })
+        .collect();
     if cut { escaped + "…" } else { escaped }
 }

@@ -19,21 +19,35 @@ const MAX_STDIN: usize = 1 << 20;
 pub fn spec(subject: &Subject, spec: v1::ContainerSpec) -> Result<RunSpec, Error> {
     let key = subject.key(&spec.namespace, &spec.id)?;
     if spec.bundle.is_empty() {
-        return Err(subject.refuse("container.bundle", "empty", "the absolute path of a folder with config.json"));
+        return Err(subject.refuse(
+            "container.bundle",
+            "empty",
+            "the absolute path of a folder with config.json",
+        ));
     }
     let bundle = subject.absolute_path("container.bundle", &spec.bundle)?;
     match v1::RestartPolicy::try_from(spec.restart) {
         Ok(v1::RestartPolicy::Unspecified | v1::RestartPolicy::No) => {}
         Ok(v1::RestartPolicy::OnFailure | v1::RestartPolicy::Always | v1::RestartPolicy::UnlessStopped) => {
-            return Err(subject.error(ErrorCode::Unimplemented, "container.restart: restart policies are not built yet"));
+            return Err(subject.error(
+                ErrorCode::Unimplemented,
+                "container.restart: restart policies are not built yet",
+            ));
         }
         Err(_) => return Err(subject.refuse("container.restart", spec.restart, "a RestartPolicy, 0 to 4")),
     }
     if spec.init {
-        return Err(subject.error(ErrorCode::Unimplemented, "container.init: an init process is not built yet"));
+        return Err(subject.error(
+            ErrorCode::Unimplemented,
+            "container.init: an init process is not built yet",
+        ));
     }
     if spec.runtime.len() >= 4096 || spec.runtime.contains('\0') {
-        return Err(subject.refuse("container.runtime", format!("{:?}", spec.runtime), "the name of a configured runtime"));
+        return Err(subject.refuse(
+            "container.runtime",
+            format!("{:?}", spec.runtime),
+            "the name of a configured runtime",
+        ));
     }
     let start_timeout = match spec.start_timeout_ms {
         0 => None,
@@ -78,7 +92,11 @@ pub fn exec(subject: &Subject, request: v1::ExecRequest) -> Result<ExecSpec, Err
         rlimits: request
             .rlimits
             .into_iter()
-            .map(|r| Rlimit { kind: r.r#type, soft: r.soft, hard: r.hard })
+            .map(|r| Rlimit {
+                kind: r.r#type,
+                soft: r.soft,
+                hard: r.hard,
+            })
             .collect(),
         no_new_privileges: request.no_new_privileges,
     };
@@ -100,7 +118,11 @@ pub fn exec(subject: &Subject, request: v1::ExecRequest) -> Result<ExecSpec, Err
         }
         ExecProcess::Json(request.process_json.into())
     };
-    Ok(ExecSpec { exec_id, process, stdio })
+    Ok(ExecSpec {
+        exec_id,
+        process,
+        stdio,
+    })
 }
 
 fn check_overrides(subject: &Subject, overrides: &ExecOverrides) -> Result<(), Error> {
@@ -111,7 +133,11 @@ fn check_overrides(subject: &Subject, overrides: &ExecOverrides) -> Result<(), E
     if nul(&overrides.args) {
         return Err(subject.refuse("args", "a text with NUL", "texts without NUL"));
     }
-    if let Some(bad) = overrides.env.iter().find(|e| e.contains('\0') || e.find('=').is_none_or(|at| at == 0)) {
+    if let Some(bad) = overrides
+        .env
+        .iter()
+        .find(|e| e.contains('\0') || e.find('=').is_none_or(|at| at == 0))
+    {
         return Err(subject.refuse("env", format!("{bad:?}"), "NAME=value"));
     }
     if !overrides.cwd.is_empty() {
@@ -127,20 +153,40 @@ fn check_overrides(subject: &Subject, overrides: &ExecOverrides) -> Result<(), E
             return Err(subject.refuse("rlimits.type", format!("{:?}", limit.kind), &allowed));
         }
         if limit.soft > limit.hard {
-            return Err(subject.refuse("rlimits.soft", limit.soft, &format!("at most its hard limit, {}", limit.hard)));
+            return Err(subject.refuse(
+                "rlimits.soft",
+                limit.soft,
+                &format!("at most its hard limit, {}", limit.hard),
+            ));
         }
     }
     Ok(())
 }
 
 const RLIMITS: [&str; 16] = [
-    "AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS", "RTPRIO",
-    "RTTIME", "SIGPENDING", "STACK",
+    "AS",
+    "CORE",
+    "CPU",
+    "DATA",
+    "FSIZE",
+    "LOCKS",
+    "MEMLOCK",
+    "MSGQUEUE",
+    "NICE",
+    "NOFILE",
+    "NPROC",
+    "RSS",
+    "RTPRIO",
+    "RTTIME",
+    "SIGPENDING",
+    "STACK",
 ];
 
 pub fn stop(subject: &Subject, timeout_ms: Option<u32>, signal: &str) -> Result<StopSpec, Error> {
     Ok(StopSpec {
-        timeout: timeout_ms.map(|ms| subject.milliseconds("timeout_ms", ms, 0)).transpose()?,
+        timeout: timeout_ms
+            .map(|ms| subject.milliseconds("timeout_ms", ms, 0))
+            .transpose()?,
         signal: subject.optional_signal(signal)?,
     })
 }
@@ -171,7 +217,10 @@ fn resources(subject: &Subject, r: v1::Resources) -> Result<Resources, Error> {
     range("resources.cpu_shares", r.cpu_shares, 2, 262_144)?;
     range("resources.cpu_period", r.cpu_period, 1_000, 1_000_000)?;
     range("resources.blkio_weight", r.blkio_weight.map(Into::into), 10, 1_000)?;
-    for (field, list) in [("resources.cpuset_cpus", &r.cpuset_cpus), ("resources.cpuset_mems", &r.cpuset_mems)] {
+    for (field, list) in [
+        ("resources.cpuset_cpus", &r.cpuset_cpus),
+        ("resources.cpuset_mems", &r.cpuset_mems),
+    ] {
         if let Some(list) = list
             && (list.len() > 4096 || !list.bytes().all(|b| b.is_ascii_digit() || b == b',' || b == b'-'))
         {
@@ -206,7 +255,10 @@ pub fn list_labels(subject: &Subject, request: HashMap<String, String>) -> Resul
 
 pub fn stats(subject: &Subject, request: &v1::StatsRequest) -> Result<StatsQuery, Error> {
     let namespace = Namespace::or_default(&request.namespace).map_err(|e| subject.wrap(&e))?;
-    let ids = request.ids.iter().map(|id| ContainerId::new(id).map_err(|e| subject.wrap(&e)));
+    let ids = request
+        .ids
+        .iter()
+        .map(|id| ContainerId::new(id).map_err(|e| subject.wrap(&e)));
     Ok(StatsQuery {
         namespace,
         ids: ids.collect::<Result<_, _>>()?,
@@ -219,13 +271,14 @@ pub fn stats(subject: &Subject, request: &v1::StatsRequest) -> Result<StatsQuery
 }
 
 pub fn logs(subject: &Subject, request: v1::LogsRequest) -> Result<LogQuery, Error> {
-    let streams = request.streams.iter().map(|stream| match v1::Stream::try_from(*stream) {
-        Ok(v1::Stream::Stdout) => Ok(Stream::Stdout),
-        Ok(v1::Stream::Stderr) => Ok(Stream::Stderr),
-        Ok(v1::Stream::Unspecified) | Err(_) => {
-            Err(subject.refuse("streams", stream, "1 (stdout) and 2 (stderr)"))
-        }
-    });
+    let streams = request
+        .streams
+        .iter()
+        .map(|stream| match v1::Stream::try_from(*stream) {
+            Ok(v1::Stream::Stdout) => Ok(Stream::Stdout),
+            Ok(v1::Stream::Stderr) => Ok(Stream::Stderr),
+            Ok(v1::Stream::Unspecified) | Err(_) => Err(subject.refuse("streams", stream, "1 (stdout) and 2 (stderr)")),
+        });
     for (field, time) in [("since", request.since), ("until", request.until)] {
         if time < 0 {
             return Err(subject.refuse(field, time, "nanoseconds since the Unix epoch, 0 = all"));
@@ -247,7 +300,11 @@ pub fn events(subject: &Subject, request: v1::EventsRequest) -> Result<EventQuer
         "" => Since::Now,
         "0" => Since::Oldest,
         cursor => Since::After(cursor.parse().map_err(|_| {
-            subject.refuse("since", format!("{cursor:?}"), "EPOCH:NUMBER of an event, empty = live events, 0 = all history")
+            subject.refuse(
+                "since",
+                format!("{cursor:?}"),
+                "EPOCH:NUMBER of an event, empty = live events, 0 = all history",
+            )
         })?),
     };
     let id = match request.id.as_str() {

@@ -9,7 +9,11 @@ fn subject() -> Subject {
 }
 
 fn run(change: impl FnOnce(&mut v1::ContainerSpec)) -> Result<RunSpec, Error> {
-    let mut spec = v1::ContainerSpec { id: "a".into(), bundle: "/b".into(), ..Default::default() };
+    let mut spec = v1::ContainerSpec {
+        id: "a".into(),
+        bundle: "/b".into(),
+        ..Default::default()
+    };
     change(&mut spec);
     super::spec(&subject(), spec)
 }
@@ -17,7 +21,10 @@ fn run(change: impl FnOnce(&mut v1::ContainerSpec)) -> Result<RunSpec, Error> {
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     let error = result.expect_err("must be refused");
     assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
-    assert!(!error.to_string().contains('\n') && error.to_string().len() < 600, "{error}");
+    assert!(
+        !error.to_string().contains('\n') && error.to_string().len() < 600,
+        "{error}"
+    );
     error.to_string()
 }
 
@@ -26,7 +33,10 @@ fn id_and_bundle_are_the_whole_request() {
     let spec = run(|_| {}).expect("valid");
     assert_eq!(spec.key.to_string(), "default/a");
     assert!(matches!(spec.stdio.to, StdioTo::Log(_)));
-    assert_eq!((spec.stop_timeout, spec.start_timeout, spec.stop_signal), (None, None, None));
+    assert_eq!(
+        (spec.stop_timeout, spec.start_timeout, spec.stop_signal),
+        (None, None, None)
+    );
 }
 
 #[test]
@@ -53,13 +63,44 @@ fn numbers_have_ranges() {
     refusal(run(|s| s.restart = 9));
     refusal(run(|s| drop(s.labels.insert(String::new(), String::new()))));
     refusal(run(|s| drop(s.labels.insert("k".into(), "v".repeat(65_537)))));
-    let log = |log| v1::Stdio { to: Some(v1::stdio::To::Log(log)), ..Default::default() };
-    refusal(run(|s| s.stdio = Some(log(v1::StdioLog { max_size: 4095, ..Default::default() }))));
-    refusal(run(|s| s.stdio = Some(log(v1::StdioLog { max_files: 1001, ..Default::default() }))));
-    refusal(run(|s| s.stdio = Some(log(v1::StdioLog { format: 7, ..Default::default() }))));
-    refusal(run(|s| s.stdio = Some(v1::Stdio { width: 65_536, ..Default::default() })));
-    let fifo = v1::StdioFifo { stdout: "relative".into(), ..Default::default() };
-    refusal(run(|s| s.stdio = Some(v1::Stdio { to: Some(v1::stdio::To::Fifo(fifo)), ..Default::default() })));
+    let log = |log| v1::Stdio {
+        to: Some(v1::stdio::To::Log(log)),
+        ..Default::default()
+    };
+    refusal(run(|s| {
+        s.stdio = Some(log(v1::StdioLog {
+            max_size: 4095,
+            ..Default::default()
+        }))
+    }));
+    refusal(run(|s| {
+        s.stdio = Some(log(v1::StdioLog {
+            max_files: 1001,
+            ..Default::default()
+        }))
+    }));
+    refusal(run(|s| {
+        s.stdio = Some(log(v1::StdioLog {
+            format: 7,
+            ..Default::default()
+        }))
+    }));
+    refusal(run(|s| {
+        s.stdio = Some(v1::Stdio {
+            width: 65_536,
+            ..Default::default()
+        })
+    }));
+    let fifo = v1::StdioFifo {
+        stdout: "relative".into(),
+        ..Default::default()
+    };
+    refusal(run(|s| {
+        s.stdio = Some(v1::Stdio {
+            to: Some(v1::stdio::To::Fifo(fifo)),
+            ..Default::default()
+        })
+    }));
 }
 
 #[test]
@@ -76,46 +117,125 @@ fn what_is_not_built_yet_says_so() {
 #[test]
 fn exec_is_one_of_two_ways() {
     let exec = |request| super::exec(&subject(), request);
-    let plain = v1::ExecRequest { args: vec!["sh".into()], ..Default::default() };
+    let plain = v1::ExecRequest {
+        args: vec!["sh".into()],
+        ..Default::default()
+    };
     assert!(matches!(exec(plain.clone()).expect("valid").stdio.to, StdioTo::Null));
     assert!(refusal(exec(v1::ExecRequest::default())).contains("args is empty"));
-    let both = v1::ExecRequest { process_json: "{}".into(), ..plain.clone() };
+    let both = v1::ExecRequest {
+        process_json: "{}".into(),
+        ..plain.clone()
+    };
     assert!(refusal(exec(both)).contains("args is set beside process_json"));
-    refusal(exec(v1::ExecRequest { env: vec!["=x".into()], ..plain.clone() }));
-    refusal(exec(v1::ExecRequest { cwd: "tmp".into(), ..plain.clone() }));
-    refusal(exec(v1::ExecRequest { exec_id: "a/b".into(), ..plain.clone() }));
-    let rlimit = |kind: &str, soft| v1::Rlimit { r#type: kind.into(), soft, hard: 5 };
-    refusal(exec(v1::ExecRequest { rlimits: vec![rlimit("RLIMIT_FOO", 1)], ..plain.clone() }));
-    refusal(exec(v1::ExecRequest { rlimits: vec![rlimit("RLIMIT_NOFILE", 6)], ..plain }));
+    refusal(exec(v1::ExecRequest {
+        env: vec!["=x".into()],
+        ..plain.clone()
+    }));
+    refusal(exec(v1::ExecRequest {
+        cwd: "tmp".into(),
+        ..plain.clone()
+    }));
+    refusal(exec(v1::ExecRequest {
+        exec_id: "a/b".into(),
+        ..plain.clone()
+    }));
+    let rlimit = |kind: &str, soft| v1::Rlimit {
+        r#type: kind.into(),
+        soft,
+        hard: 5,
+    };
+    refusal(exec(v1::ExecRequest {
+        rlimits: vec![rlimit("RLIMIT_FOO", 1)],
+        ..plain.clone()
+    }));
+    refusal(exec(v1::ExecRequest {
+        rlimits: vec![rlimit("RLIMIT_NOFILE", 6)],
+        ..plain
+    }));
 }
 
 #[test]
 fn update_is_one_of_two_ways() {
     let update = |request| super::update(&subject(), request);
     refusal(update(v1::UpdateRequest::default()));
-    let resources = v1::Resources { memory_limit: Some(-2), ..Default::default() };
-    refusal(update(v1::UpdateRequest { resources: Some(resources), ..Default::default() }));
-    let resources = v1::Resources { cpuset_cpus: Some("0-3;7".into()), ..Default::default() };
-    refusal(update(v1::UpdateRequest { resources: Some(resources), ..Default::default() }));
-    let resources = Some(v1::Resources { memory_limit: Some(-1), ..Default::default() });
-    assert!(update(v1::UpdateRequest { resources: resources.clone(), ..Default::default() }).is_ok());
-    refusal(update(v1::UpdateRequest { resources, resources_json: "{}".into(), ..Default::default() }));
+    let resources = v1::Resources {
+        memory_limit: Some(-2),
+        ..Default::default()
+    };
+    refusal(update(v1::UpdateRequest {
+        resources: Some(resources),
+        ..Default::default()
+    }));
+    let resources = v1::Resources {
+        cpuset_cpus: Some("0-3;7".into()),
+        ..Default::default()
+    };
+    refusal(update(v1::UpdateRequest {
+        resources: Some(resources),
+        ..Default::default()
+    }));
+    let resources = Some(v1::Resources {
+        memory_limit: Some(-1),
+        ..Default::default()
+    });
+    assert!(
+        update(v1::UpdateRequest {
+            resources: resources.clone(),
+            ..Default::default()
+        })
+        .is_ok()
+    );
+    refusal(update(v1::UpdateRequest {
+        resources,
+        resources_json: "{}".into(),
+        ..Default::default()
+    }));
 }
 
 #[test]
 fn streams_and_cursors() {
     let events = |since: &str, kinds: Vec<i32>| {
-        super::events(&subject(), v1::EventsRequest { since: since.into(), kinds, ..Default::default() })
+        super::events(
+            &subject(),
+            v1::EventsRequest {
+                since: since.into(),
+                kinds,
+                ..Default::default()
+            },
+        )
     };
     assert_eq!(events("", vec![]).expect("valid").since, Since::Now);
     assert_eq!(events("0", vec![3]).expect("valid").since, Since::Oldest);
-    assert!(matches!(events("00ff:12", vec![]).expect("valid").since, Since::After(c) if (c.epoch, c.number) == (255, 12)));
+    assert!(
+        matches!(events("00ff:12", vec![]).expect("valid").since, Since::After(c) if (c.epoch, c.number) == (255, 12))
+    );
     refusal(events("x:1", vec![]));
     refusal(events("", vec![0]));
     refusal(events("", vec![-1]));
-    refusal(super::logs(&subject(), v1::LogsRequest { id: "a".into(), since: -1, ..Default::default() }));
-    refusal(super::logs(&subject(), v1::LogsRequest { id: "a".into(), streams: vec![0], ..Default::default() }));
-    refusal(super::stats(&subject(), &v1::StatsRequest { interval_ms: 99, ..Default::default() }));
+    refusal(super::logs(
+        &subject(),
+        v1::LogsRequest {
+            id: "a".into(),
+            since: -1,
+            ..Default::default()
+        },
+    ));
+    refusal(super::logs(
+        &subject(),
+        v1::LogsRequest {
+            id: "a".into(),
+            streams: vec![0],
+            ..Default::default()
+        },
+    ));
+    refusal(super::stats(
+        &subject(),
+        &v1::StatsRequest {
+            interval_ms: 99,
+            ..Default::default()
+        },
+    ));
     refusal(attach_input(&subject(), v1::AttachRequest { action: None }));
 }
 

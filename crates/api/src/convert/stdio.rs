@@ -12,7 +12,11 @@ impl Subject {
     /// `default` is what stands for an unset stdio.
     pub fn stdio(&self, stdio: Option<v1::Stdio>, default: StdioTo) -> Result<Stdio, Error> {
         let Some(stdio) = stdio else {
-            return Ok(Stdio { to: default, terminal: false, size: TerminalSize::default() });
+            return Ok(Stdio {
+                to: default,
+                terminal: false,
+                size: TerminalSize::default(),
+            });
         };
         let to = match stdio.to {
             None => default,
@@ -25,11 +29,19 @@ impl Subject {
             Some(v1::stdio::To::Log(log)) => StdioTo::Log(self.log(&log)?),
         };
         let size = self.size("stdio.width", stdio.width, "stdio.height", stdio.height, true)?;
-        Ok(Stdio { to, terminal: stdio.terminal, size })
+        Ok(Stdio {
+            to,
+            terminal: stdio.terminal,
+            size,
+        })
     }
 
     fn fifo(&self, field: &str, path: &str) -> Result<Option<PathBuf>, Error> {
-        if path.is_empty() { Ok(None) } else { self.absolute_path(field, path).map(Some) }
+        if path.is_empty() {
+            Ok(None)
+        } else {
+            self.absolute_path(field, path).map(Some)
+        }
     }
 
     fn log(&self, log: &v1::StdioLog) -> Result<LogSpec, Error> {
@@ -47,7 +59,11 @@ impl Subject {
             Err(_) => return Err(self.refuse("stdio.log.policy", log.policy, "a LogPolicy, 0 to 2")),
         };
         if log.max_size != 0 && log.max_size < 4096 {
-            return Err(self.refuse("stdio.log.max_size", log.max_size, "4096 or more bytes, 0 = the default"));
+            return Err(self.refuse(
+                "stdio.log.max_size",
+                log.max_size,
+                "4096 or more bytes, 0 = the default",
+            ));
         }
         if log.max_files > 1000 {
             return Err(self.refuse("stdio.log.max_files", log.max_files, "1 to 1000, 0 = the default"));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key, Kind, RUNTIME_KEYS};
 use super::ConfigError;
+use super::keys::{KEYS, Key, Kind, RUNTIME_KEYS};
 
 /// A value that fits its key's kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,10 +30,18 @@ impl Document {
         let table = DeTable::parse(text)
             .map_err(|e| {
                 let line = e.span().map_or(0, |span| line_of(text, span.start));
-                ConfigError::Syntax { origin: origin.into(), line, message: e.message().into() }
+                ConfigError::Syntax {
+                    origin: origin.into(),
+                    line,
+                    message: e.message().into(),
+                }
             })?
             .into_inner();
-        let mut reader = Reader { text, origin, problems: Vec::new() };
+        let mut reader = Reader {
+            text,
+            origin,
+            problems: Vec::new(),
+        };
         let mut document = Self::defaults();
         for (name, value) in &table {
             let at = name.span().start;
@@ -42,7 +50,9 @@ impl Document {
                 section if KEYS.iter().any(|k| k.section == section) => {
                     let keys: Vec<&Key> = KEYS.iter().filter(|k| k.section == section).collect();
                     let read = reader.section(section, &keys, value.get_ref(), at);
-                    document.values.extend(read.into_iter().map(|(k, v)| (format!("{section}.{k}"), v)));
+                    document
+                        .values
+                        .extend(read.into_iter().map(|(k, v)| (format!("{section}.{k}"), v)));
                 }
                 other => reader.unknown(at, "", other),
             }
@@ -50,13 +60,21 @@ impl Document {
         if reader.problems.is_empty() {
             Ok(document)
         } else {
-            Err(ConfigError::Invalid { problems: reader.problems.join("\n") })
+            Err(ConfigError::Invalid {
+                problems: reader.problems.join("\n"),
+            })
         }
     }
 
     pub fn defaults() -> Self {
-        let values = KEYS.iter().map(|k| (format!("{}.{}", k.section, k.name), default_of(k))).collect();
-        Document { values, runtimes: BTreeMap::new() }
+        let values = KEYS
+            .iter()
+            .map(|k| (format!("{}.{}", k.section, k.name), default_of(k)))
+            .collect();
+        Document {
+            values,
+            runtimes: BTreeMap::new(),
+        }
     }
 }
 
@@ -79,19 +97,17 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn complain(&mut self, at: usize, message: String) {
-        self.problems.push(format!("{}:{}: {message}", self.origin, line_of(self.text, at)));
+        self.problems
+            .push(format!("{}:{}: {message}", self.origin, line_of(self.text, at)));
     }
 
-    fn section(
-        &mut self,
-        path: &str,
-        keys: &[&Key],
-        value: &DeValue<'_>,
-        at: usize,
-    ) -> BTreeMap<String, Value> {
+    fn section(&mut self, path: &str, keys: &[&Key], value: &DeValue<'_>, at: usize) -> BTreeMap<String, Value> {
         let mut read = BTreeMap::new();
         let Some(table) = value.as_table() else {
-            self.complain(at, format!("{path}: must be a section, [{path}], not {}", describe(value)));
+            self.complain(
+                at,
+                format!("{path}: must be a section, [{path}], not {}", describe(value)),
+            );
             return read;
         };
         for (name, value) in table {
@@ -116,12 +132,7 @@ impl Reader<'_> {
         read
     }
 
-    fn runtimes(
-        &mut self,
-        value: &DeValue<'_>,
-        at: usize,
-        into: &mut BTreeMap<String, BTreeMap<String, Value>>,
-    ) {
+    fn runtimes(&mut self, value: &DeValue<'_>, at: usize, into: &mut BTreeMap<String, BTreeMap<String, Value>>) {
         let Some(table) = value.as_table() else {
             return self.complain(
                 at,
@@ -136,9 +147,7 @@ impl Reader<'_> {
             if name.is_empty() || name.len() > 76 || !fits {
                 self.complain(
                     at,
-                    format!(
-                        "runtimes.{name:?}: a runtime's name is 1 to 76 letters, digits, '.', '_' or '-'"
-                    ),
+                    format!("runtimes.{name:?}: a runtime's name is 1 to 76 letters, digits, '.', '_' or '-'"),
                 );
                 continue;
             }
@@ -152,7 +161,11 @@ impl Reader<'_> {
     }
 
     fn unknown(&mut self, at: usize, section: &str, name: &str) {
-        let written = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+        let written = if section.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{section}.{name}")
+        };
         let mut known: Vec<String> = KEYS.iter().map(|k| format!("{}.{}", k.section, k.name)).collect();
         if let Some(runtime) = section.strip_prefix("runtimes.") {
             known.extend(RUNTIME_KEYS.iter().map(|k| format!("runtimes.{runtime}.{}", k.name)));
@@ -163,7 +176,10 @@ impl Reader<'_> {
             known.push("runtimes".into());
         }
         let nearest = nearest(&written, &known);
-        self.complain(at, format!("{written}: unknown key; the nearest known one is {nearest}"));
+        self.complain(
+            at,
+            format!("{written}: unknown key; the nearest known one is {nearest}"),
+        );
     }
 }
 
@@ -173,7 +189,11 @@ fn nearest<'a>(written: &str, known: &'a [String]) -> &'a str {
     known
         .iter()
         .min_by_key(|k| {
-            if last(k) == last(written) { 0 } else { 1 + strsim::damerau_levenshtein(written, k) }
+            if last(k) == last(written) {
+                0
+            } else {
+                1 + strsim::damerau_levenshtein(written, k)
+            }
         })
         .map_or("", String::as_str)
 }
@@ -185,9 +205,10 @@ fn check(kind: Kind, value: &DeValue<'_>) -> Option<Value> {
             .as_str()
             .filter(|s| s.is_empty() || (s.starts_with('/') && !s.contains('\0')))
             .map(|s| Value::Text(s.to_owned())),
-        Kind::Choice(words) => {
-            value.as_str().filter(|s| words.contains(s)).map(|s| Value::Text(s.to_owned()))
-        }
+        Kind::Choice(words) => value
+            .as_str()
+            .filter(|s| words.contains(s))
+            .map(|s| Value::Text(s.to_owned())),
         Kind::Flag => value.as_bool().map(Value::Flag),
         Kind::Number { min, max } => {
             let integer = value.as_integer()?;
@@ -196,7 +217,9 @@ fn check(kind: Kind, value: &DeValue<'_>) -> Option<Value> {
         }
         Kind::Texts => {
             let items = value.as_array()?.iter();
-            let texts = items.map(|v| v.get_ref().as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()?;
+            let texts = items
+                .map(|v| v.get_ref().as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>()?;
             Some(Value::Texts(texts))
         }
     }
@@ -226,7 +249,9 @@ mod test {
     use super::*;
 
     fn complaint(text: &str) -> String {
-        Document::parse(text, "t.toml").expect_err("must be refused").to_string()
+        Document::parse(text, "t.toml")
+            .expect_err("must be refused")
+            .to_string()
     }
 
     #[test]
@@ -254,10 +279,7 @@ mod test {
         );
         assert!(complaint("[deamon]\n").ends_with("deamon: unknown key; the nearest known one is daemon"));
         assert!(complaint("concurrency = 3\n").ends_with("the nearest known one is start.concurrency"));
-        assert!(
-            complaint("[runtimes.x]\npath='/x'\nagrs=[]")
-                .ends_with("the nearest known one is runtimes.x.args")
-        );
+        assert!(complaint("[runtimes.x]\npath='/x'\nagrs=[]").ends_with("the nearest known one is runtimes.x.args"));
     }
 
     #[test]

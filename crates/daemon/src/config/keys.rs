@@ -57,7 +57,14 @@ const fn key(
     applies: Applies,
     about: &'static str,
 ) -> Key {
-    Key { section, name, kind, default, applies, about }
+    Key {
+        section,
+        name,
+        kind,
+        default,
+        applies,
+        about,
+    }
 }
 
 const HOUR_MS: i64 = 3_600_000;
@@ -111,7 +118,11 @@ pub fn default_file() -> String {
             section = key.section;
             out += &format!("\n[{section}]\n");
         }
-        let reload = if key.applies == Applies::Reload { " (SIGHUP applies it)" } else { "" };
+        let reload = if key.applies == Applies::Reload {
+            " (SIGHUP applies it)"
+        } else {
+            ""
+        };
         out += &format!("# {}{reload}\n{} = {}\n", key.about, key.name, key.default);
     }
     out += "\n# A runtime of your own, or another way to call a known one:\n# [runtimes.NAME]\n";
@@ -130,14 +141,28 @@ mod test {
     fn the_documentation_is_complete() {
         let page = include_str!("../../../../docs/config.md");
         for key in KEYS.iter().chain(RUNTIME_KEYS) {
-            let section = if key.section == "runtimes" { "runtimes.NAME" } else { key.section };
+            let section = if key.section == "runtimes" {
+                "runtimes.NAME"
+            } else {
+                key.section
+            };
             let name = format!("| `{section}.{}` |", key.name);
-            let row = page.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("{name} is missing"));
-            let applies = if key.applies == Applies::Reload { "SIGHUP |" } else { "restart |" };
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&name))
+                .unwrap_or_else(|| panic!("{name} is missing"));
+            let applies = if key.applies == Applies::Reload {
+                "SIGHUP |"
+            } else {
+                "restart |"
+            };
             assert!(row.ends_with(applies), "{row}");
             let default = key.default.trim_matches('"');
             let derived = key.name == "address" || default.is_empty();
-            assert!(derived || row.contains(&format!("| `{default}` |")), "{row} should say {default}");
+            assert!(
+                derived || row.contains(&format!("| `{default}` |")),
+                "{row} should say {default}"
+            );
         }
     }
 }

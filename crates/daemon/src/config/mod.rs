@@ -28,7 +28,11 @@ pub enum ConfigError {
     #[error("the configuration {} has more than {MAX_FILE} bytes or is not UTF-8", .path.display())]
     NotText { path: PathBuf },
     #[error("{origin}:{line}: {message}")]
-    Syntax { origin: String, line: usize, message: String },
+    Syntax {
+        origin: String,
+        line: usize,
+        message: String,
+    },
     /// One complaint a line.
     #[error("{problems}")]
     Invalid { problems: String },
@@ -104,14 +108,18 @@ impl Config {
             }
         };
         let path = |path: &Option<PathBuf>| {
-            path.as_deref().map(|p| Value::Text(absolute(p).to_string_lossy().into_owned()))
+            path.as_deref()
+                .map(|p| Value::Text(absolute(p).to_string_lossy().into_owned()))
         };
         set("daemon.address", path(&flags.address));
         set("daemon.state", path(&flags.state));
         set("daemon.root", path(&flags.root));
         set("daemon.shim", path(&flags.shim));
         set("daemon.log_level", flags.log_level.clone().map(Value::Text));
-        set("start.concurrency", flags.start_concurrency.map(|n| Value::Number(n.into())));
+        set(
+            "start.concurrency",
+            flags.start_concurrency.map(|n| Value::Number(n.into())),
+        );
         Self::from_document(&document)
     }
 
@@ -128,10 +136,16 @@ impl Config {
                 address.display(),
                 address.as_os_str().len()
             );
-            return Err(ConfigError::Value { key: "daemon.address", message });
+            return Err(ConfigError::Value {
+                key: "daemon.address",
+                message,
+            });
         }
-        let runtimes =
-            document.runtimes.iter().map(|(name, values)| (name.clone(), runtime(values))).collect();
+        let runtimes = document
+            .runtimes
+            .iter()
+            .map(|(name, values)| (name.clone(), runtime(values)))
+            .collect();
         let default_runtime = Some(read.text("runtime.default").to_owned()).filter(|name| !name.is_empty());
         Ok(Config {
             address,
@@ -181,7 +195,10 @@ impl Config {
         note(self.log_format != newer.log_format, "daemon.log_format");
         note(self.metrics_address != newer.metrics_address, "daemon.metrics_address");
         note(self.worker_threads != newer.worker_threads, "daemon.worker_threads");
-        note(self.shim_oom_score_adj != newer.shim_oom_score_adj, "shim.oom_score_adj");
+        note(
+            self.shim_oom_score_adj != newer.shim_oom_score_adj,
+            "shim.oom_score_adj",
+        );
         note(self.shim_template != newer.shim_template, "shim.template");
         note(self.events_keep != newer.events_keep, "events.keep");
         note(self.events_keep_bytes != newer.events_keep_bytes, "events.keep_bytes");
@@ -286,7 +303,10 @@ fn absolute(path: &Path) -> PathBuf {
 
 fn read(named: Option<&Path>) -> Result<Document, ConfigError> {
     let path = named.unwrap_or(Path::new(DEFAULT_PATH));
-    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {
@@ -325,7 +345,11 @@ mod test {
     #[test]
     fn flags_win_over_the_file() {
         let document = Document::parse("[start]\nconcurrency = 3", "t").expect("valid");
-        let flags = Flags { start_concurrency: Some(7), state: Some("/s".into()), ..Flags::default() };
+        let flags = Flags {
+            start_concurrency: Some(7),
+            state: Some("/s".into()),
+            ..Flags::default()
+        };
         let config = Config::with_flags(document, &flags).expect("valid");
         assert_eq!(config.start_concurrency, 7);
         assert_eq!(config.address, Path::new("/s/berthd.sock"));
@@ -335,14 +359,19 @@ mod test {
     fn every_number_fits_its_type_at_both_ends() {
         for extreme in [0, 1] {
             for key in KEYS {
-                let keys::Kind::Number { min, max } = key.kind else { continue };
+                let keys::Kind::Number { min, max } = key.kind else {
+                    continue;
+                };
                 let value = [min, max][extreme];
                 let path = format!("{}.{}", key.section, key.name);
                 let mut document = Document::defaults();
                 document.values.insert(path.clone(), Value::Number(value));
                 let config = Config::from_document(&document).expect("valid");
                 if value != 0 {
-                    assert!(format!("{config:?}").contains(&format!(": {value}")), "{path} = {value} was lost");
+                    assert!(
+                        format!("{config:?}").contains(&format!(": {value}")),
+                        "{path} = {value} was lost"
+                    );
                 }
             }
         }
@@ -351,7 +380,12 @@ mod test {
     #[test]
     fn addresses_are_checked() {
         let long = format!("[daemon]\naddress = \"/{}\"", "x".repeat(120));
-        assert!(parse(&long).expect_err("too long").to_string().contains("at most 107 bytes"));
+        assert!(
+            parse(&long)
+                .expect_err("too long")
+                .to_string()
+                .contains("at most 107 bytes")
+        );
         assert!(parse("[daemon]\nmetrics_address = \"0.0.0.0:1\"").is_err());
         let config = parse("[daemon]\nmetrics_address = \"unix:/run/m.sock\"").expect("valid");
         assert_eq!(config.metrics_address, Some(MetricsAddress::Unix("/run/m.sock".into())));
@@ -388,13 +422,21 @@ mod test {
             let (merged, waiting) = old.reloaded(&newer);
             // worker_threads and keep start from values that the loop may hit; what counts is that nothing leaks.
             assert_eq!(merged, old, "{path} must wait for a restart");
-            assert!(newer == old || waiting.contains(&path.as_str()), "{path} is not reported");
+            assert!(
+                newer == old || waiting.contains(&path.as_str()),
+                "{path} is not reported"
+            );
         }
     }
 
     #[test]
     fn files_that_are_not_there() {
         let missing = Path::new("/nonexistent/berth.toml");
-        assert!(read(Some(missing)).expect_err("named").to_string().contains("/nonexistent/berth.toml"));
+        assert!(
+            read(Some(missing))
+                .expect_err("named")
+                .to_string()
+                .contains("/nonexistent/berth.toml")
+        );
     }
 }

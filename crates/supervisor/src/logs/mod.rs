@@ -202,10 +202,8 @@ impl LogStream {
 
 /// How long until this moment of the wall clock.
 fn from_now(at: i64) -> Duration {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Duration::from_nanos(u64::try_from(at).unwrap_or(0)).saturating_sub(now)
+    let left = at.saturating_sub(berth_sys::time::realtime());
+    Duration::from_nanos(u64::try_from(left).unwrap_or(0))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -2,29 +2,21 @@
 //!
 //! Nothing is kept between two readings, and nothing is read unless somebody asked: a stream's timer is its reader's own.
 
-mod cgroup;
-mod network;
-
 use std::sync::Arc;
 
 use berth_core::{ContainerId, ErrorCode};
+use berth_sys::cgroup::{Hierarchies, Stats};
+use berth_sys::net_dev;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::types::{ContainerState, ContainerStats, ContainerView, StatsQuery, StatsSample, Usage};
+use crate::types::{ContainerState, ContainerStats, ContainerView, NetworkUsage, StatsQuery, StatsSample, Usage};
 use crate::{Error, Supervisor};
-use cgroup::Hierarchies;
 
-/// The processes in each of these cgroups.
+/// The processes in each of these cgroups. What can't be read has none: it may be gone at any moment.
 pub(crate) fn processes<'a>(cgroups: impl Iterator<Item = &'a str>) -> Vec<Vec<u32>> {
-    let hierarchies = Hierarchies::find().unwrap_or_default();
-    let inside = |cgroup: &str| {
-        if cgroup.is_empty() {
-            Vec::new()
-        } else {
-            hierarchies.processes(cgroup)
-        }
-    };
-    cgroups.map(inside).collect()
+    let hierarchies = Hierarchies::detect();
+    let inside = |cgroup: &str| hierarchies.as_ref().ok()?.group_named(cgroup).ok()?.pids().ok();
+    cgroups.map(|cgroup| inside(cgroup).unwrap_or_default()).collect()
 }
 
 impl Supervisor {
@@ -36,7 +28,7 @@ impl Supervisor {
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             pace
         });
-        let hierarchies = blocking(Hierarchies::find).await?.map_err(|e| {
+        let hierarchies = blocking(Hierarchies::detect).await?.map_err(|e| {
             Error::new(
                 ErrorCode::Internal,
                 "stats",
@@ -106,7 +98,7 @@ impl StatsStream {
         let views: Vec<_> = views.into_iter().filter(|view| alive(view) && named(view)).collect();
         let hierarchies = self.hierarchies.clone();
         blocking(move || StatsSample {
-            at: now(),
+            at: berth_sys::time::realtime(),
             containers: views.iter().map(|view| usage(view, &hierarchies)).collect(),
         })
         .await
@@ -132,15 +124,74 @@ fn alive(view: &ContainerView) -> bool {
 }
 
 fn usage(view: &ContainerView, hierarchies: &Hierarchies) -> ContainerStats {
-    let mut usage = Usage::default();
-    if !view.cgroup.is_empty() {
-        hierarchies.read(&view.cgroup, &mut usage);
-    }
-    usage.oom_kills = usage.oom_kills.max(view.oom_kills);
-    usage.networks = network::read(view.pid);
+    // Under v1 each controller may have put the process elsewhere. If the process is gone, or its number is another's by now,
+    // the name alone has to do.
+    let of_process = hierarchies
+        .group_of(view.pid)
+        .ok()
+        .filter(|group| group.name() == view.cgroup);
+    let group = of_process.or_else(|| hierarchies.group_named(&view.cgroup).ok());
+    let stats = group.map(|group| group.stats()).unwrap_or_default();
+    let usage = Usage {
+        oom_kills: stats.oom_kills.max(view.oom_kills),
+        networks: networks(view.pid),
+        ..counted(stats)
+    };
     ContainerStats {
         key: view.key.clone(),
         usage,
+    }
+}
+
+fn counted(stats: Stats) -> Usage {
+    Usage {
+        cpu_ns: stats.cpu_ns,
+        cpu_user_ns: stats.cpu_user_ns,
+        cpu_system_ns: stats.cpu_system_ns,
+        cpu_throttled_ns: stats.cpu_throttled_ns,
+        cpu_periods: stats.cpu_periods,
+        cpu_throttled_periods: stats.cpu_throttled_periods,
+        memory_bytes: stats.memory_bytes,
+        memory_working_set_bytes: stats.memory_working_set_bytes,
+        memory_limit_bytes: stats.memory_limit_bytes,
+        memory_peak_bytes: stats.memory_peak_bytes,
+        swap_bytes: stats.swap_bytes,
+        pids: stats.pids,
+        pids_limit: stats.pids_limit,
+        io_read_bytes: stats.io_read_bytes,
+        io_write_bytes: stats.io_write_bytes,
+        io_reads: stats.io_reads,
+        io_writes: stats.io_writes,
+        oom_kills: stats.oom_kills,
+        networks: Vec::new(),
+    }
+}
+
+/// Empty if the process is gone or shares our own network namespace. The loopback is left out.
+fn networks(pid: u32) -> Vec<NetworkUsage> {
+    let ours = net_dev::namespace(std::process::id());
+    match (net_dev::namespace(pid), ours) {
+        (Ok(theirs), Ok(ours)) if theirs != ours => {}
+        _ => return Vec::new(),
+    }
+    let interfaces = net_dev::read(pid)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|interface| interface.name != "lo");
+    interfaces.map(network).collect()
+}
+
+fn network(interface: net_dev::Interface) -> NetworkUsage {
+    NetworkUsage {
+        interface: interface.name,
+        rx_bytes: interface.rx_bytes,
+        rx_packets: interface.rx_packets,
+        rx_errors: interface.rx_errors,
+        rx_dropped: interface.rx_dropped,
+        tx_bytes: interface.tx_bytes,
+        tx_packets: interface.tx_packets,
+        tx_errors: interface.tx_errors,
+        tx_dropped: interface.tx_dropped,
     }
 }
 
@@ -156,9 +207,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     })
 }
 
-fn now() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn our_own_network_is_not_told() {
+        assert_eq!(networks(std::process::id()), []);
+        assert_eq!(networks(u32::MAX), []);
+    }
 }
