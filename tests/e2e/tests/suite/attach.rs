@@ -138,7 +138,9 @@ pub async fn input_and_output(rt: Runtime) {
     let mut expected = b"hello\n".to_vec();
     expected.extend(big);
     expected.extend(b"eof\n");
-    assert!(s.bytes == expected, "{} bytes", s.bytes.len());
+    // More than the window holds may be lost to a slow reader, and then it is told.
+    assert_eq!(s.position(), expected.len() as u64);
+    assert!(s.lost > 0 || s.bytes == expected, "{} bytes", s.bytes.len());
     assert_eq!(d.logs("cat").await.len(), expected.len(), "the log has it too");
 }
 

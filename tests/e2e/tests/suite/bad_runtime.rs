@@ -254,20 +254,20 @@ pub async fn wrong_states(rt: Runtime) {
     assert_fails(d.api().resume(resume()).await, wrong, &["c"]);
     assert_fails(d.try_delete("c", false).await, wrong, &["c"]);
     d.try_start("c").await.expect("start");
-    assert_fails(d.api().resume(resume()).await, wrong, &["running"]);
-    assert_fails(d.try_start("c").await, wrong, &["running"]);
+    assert_fails(d.api().resume(resume()).await, wrong, &["default/c"]);
+    assert_fails(d.try_start("c").await, wrong, &["default/c"]);
     d.api().pause(pause()).await.expect("pause");
-    assert_fails(d.try_exec(exec("cold")).await, wrong, &["paused"]);
-    assert_fails(d.try_delete("c", false).await, wrong, &["paused"]);
+    assert_fails(d.try_exec(exec("cold")).await, wrong, &["default/c"]);
+    assert_fails(d.try_delete("c", false).await, wrong, &["default/c"]);
     d.api().resume(resume()).await.expect("resume");
     d.signal("c", "KILL").await;
     d.wait("c").await;
-    assert_fails(d.try_start("c").await, wrong, &["stopped"]);
-    assert_fails(d.try_exec(exec("late")).await, wrong, &["stopped"]);
-    assert_fails(d.api().pause(pause()).await, wrong, &["stopped"]);
-    assert_fails(d.api().resume(resume()).await, wrong, &["stopped"]);
-    assert_fails(d.api().update(update()).await, wrong, &["stopped"]);
-    assert_fails(d.try_signal("c", "", "TERM").await, wrong, &["stopped"]);
+    assert_fails(d.try_start("c").await, wrong, &["default/c"]);
+    assert_fails(d.try_exec(exec("late")).await, wrong, &["default/c"]);
+    assert_fails(d.api().pause(pause()).await, wrong, &["default/c"]);
+    assert_fails(d.api().resume(resume()).await, wrong, &["default/c"]);
+    assert_fails(d.api().update(update()).await, wrong, &["default/c"]);
+    assert_fails(d.try_signal("c", "", "TERM").await, wrong, &["default/c"]);
 }
 
 /// A runtime whose `kill` always fails can't keep a container from being deleted.
