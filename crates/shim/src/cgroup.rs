@@ -5,9 +5,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use berth_sys::process::{pidfd_open, pidfd_send_signal};
 
+/// How long killed processes may take to leave a group.
+const DYING: Duration = Duration::from_millis(500);
 const ROOT: &str = "/sys/fs/cgroup";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,17 +95,24 @@ pub fn signal_all(group: &str, signal: i32) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Removes the group's folders, if a runtime has left them: whoever is still in one keeps it.
+/// Removes the group's folders, if a runtime has left them: whoever stays in one keeps it. For creators: it may take a while.
 pub fn remove(group: &str) {
     if !is_its_own(group) {
         return;
     }
     let below = group.trim_start_matches('/');
-    match version() {
-        Version::V2 => drop(fs::remove_dir(folder(group))),
+    let folders: Vec<PathBuf> = match version() {
+        Version::V2 => vec![folder(group)],
         Version::V1 => {
             let controllers = fs::read_dir(ROOT).into_iter().flatten().flatten();
-            controllers.for_each(|controller| drop(fs::remove_dir(controller.path().join(below))));
+            controllers.map(|controller| controller.path().join(below)).collect()
+        }
+    };
+    let until = Instant::now() + DYING;
+    for folder in folders {
+        // Nothing tells when the last process that was killed has left it.
+        while fs::remove_dir(&folder).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }

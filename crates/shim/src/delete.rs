@@ -46,6 +46,7 @@ impl Shim {
         let thaw = self.state == State::Paused || self.earlier.is_some();
         let job = self.removal(thaw);
         self.cancel_tasks();
+        self.kill_strays();
         self.launch(Op::Delete, vec![to], job, None)?;
         stage!("delete.forked");
         Ok(())

@@ -1,6 +1,6 @@
 //! The calls that a creator works on: how each begins, and what becomes of it.
 
-use berth_sys::{process, time};
+use berth_sys::{file, process, time};
 use berth_wire::shim::{
     CreateRequest, CreateResponse, ExecRequest, ExecResponse, PauseResponse, ResumeResponse, StartResponse, State,
     UpdateRequest, UpdateResponse,
@@ -9,7 +9,7 @@ use berth_wire::shim::{
 use crate::calls::ReplyTo;
 use crate::child::{Born, Child};
 use crate::container::Container;
-use crate::creator::{Created, Delete, Exec, Job, Victim};
+use crate::creator::{Created, Delete, Exec, Job, PROCESS_FILE, Victim};
 use crate::error::Error;
 use crate::shim::Shim;
 use crate::stage::stage;
@@ -134,6 +134,7 @@ impl Shim {
             self.undo_ended(&to, &error);
             return;
         }
+        self.kill_strays();
         let job = self.removal(false);
         let refusal = error.to_string();
         if self.launch(Op::Undo { error }, to.clone(), job, None).is_err() {
@@ -161,6 +162,7 @@ impl Shim {
         self.children.retain(|child| !child.is_init());
         self.oom = None;
         self.state = State::Empty;
+        let _ = file::unlink_at(&self.folder, PROCESS_FILE);
         // What is left over says no more than that there is a shim.
         let _ = self.record_state();
     }

@@ -84,7 +84,9 @@ fn register(group: &str, poll: &Poll) -> io::Result<(Watched, Option<File>)> {
             let event = EventFd::new()?;
             let path = cgroup::folder(group).join("cgroup.event_control");
             let fd = OwnedFd::from(event);
-            write!(OpenOptions::new().write(true).open(path)?, "{} {}", fd.as_raw_fd(), control.as_raw_fd())?;
+            // In one write, or the kernel takes its first piece for all of it.
+            let line = format!("{} {}", fd.as_raw_fd(), control.as_raw_fd());
+            OpenOptions::new().write(true).open(path)?.write_all(line.as_bytes())?;
             Ok((poll.watch(fd, Token::Oom, Want::READ)?, Some(control)))
         }
         Version::V2 => {

@@ -176,7 +176,8 @@ impl Shim {
         let task = &mut self.tasks[at];
         task.created = Some(created);
         match broken {
-            None => creator::go_on(&task.reports),
+            None if matches!(task.op, Op::Create { start: true, .. }) => creator::go_on(&task.reports),
+            None => {}
             Some(_) => {
                 task.creator.kill();
                 task.broken = broken;

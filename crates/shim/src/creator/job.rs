@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_core::ErrorCode;
 use berth_runtime::{self as runtime, Call, CreateArgs, Driver, ExecArgs};
-use berth_sys::{process, signal};
+use berth_sys::{file, process, signal};
 use berth_wire::shim::{self, ExecOverrides, driver::Kind};
 
 use super::report::{Created, Failed, Report, StageTime};
@@ -175,7 +175,7 @@ impl At<'_> {
 
     /// Until the loop has taken note of the init: its record is written and its terminal has its size before it runs.
     fn wait_for_loop(&self) -> Result<(), Failed> {
-        match berth_sys::file::read_some(self.shim, &mut [0; 8]) {
+        match file::read_some(self.shim, &mut [0; 8]) {
             Ok(Some(1..)) => Ok(()),
             _ => Err(failed(ErrorCode::Internal, "create: the shim is gone")),
         }
@@ -228,9 +228,27 @@ impl At<'_> {
         }
         if left.is_empty() {
             self.driver.delete(call, true)?;
-            cgroup::remove(&delete.cgroup);
+            if delete.cgroup.is_empty() {
+                self.remove_planned_cgroup();
+            } else {
+                cgroup::remove(&delete.cgroup);
+            }
         }
         Ok(left)
+    }
+
+    /// A runtime that was killed before it wrote its state down knows nothing of the group that it had made. Only empty folders go: the
+    /// name may be one that others use.
+    fn remove_planned_cgroup(&self) {
+        let config = file::read(&self.setting.bundle.join("config.json"), runtime::CONFIG_LIMIT).unwrap_or_default();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+        match config["linux"]["cgroupsPath"].as_str() {
+            // What runc and crun call it then.
+            None | Some("") => cgroup::remove(&format!("/{}", self.setting.id)),
+            Some(path) if path.starts_with('/') => cgroup::remove(path),
+            // Below the runtime's own, or systemd's.
+            Some(_) => {}
+        }
     }
 }
 

@@ -49,9 +49,17 @@ impl Log {
         let file = File::from(file);
         let meta = file.metadata()?;
         if !meta.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the log is not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the log is not a regular file",
+            ));
         }
-        Ok(Log { folder, file, len: meta.len(), inode: meta.ino() })
+        Ok(Log {
+            folder,
+            file,
+            len: meta.len(),
+            inode: meta.ino(),
+        })
     }
 
     /// Appends all of `bytes`, or nothing.

@@ -110,9 +110,17 @@ impl Ring {
         match sys_process::fork()? {
             Fork::Parent { pid } => Ok(i32::try_from(pid).ok()),
             Fork::Child => {
-                let ends = process::Ends { shared: &self.shared, data: &self.data, room: &self.room };
+                let ends = process::Ends {
+                    shared: &self.shared,
+                    data: &self.data,
+                    room: &self.room,
+                };
                 let run = std::panic::AssertUnwindSafe(|| process::run(shim, dir, &self.options, &ends));
-                sys_process::exit_now(if matches!(std::panic::catch_unwind(run), Ok(Ok(()))) { 0 } else { 1 })
+                sys_process::exit_now(if matches!(std::panic::catch_unwind(run), Ok(Ok(()))) {
+                    0
+                } else {
+                    1
+                })
             }
         }
     }
@@ -144,12 +152,21 @@ impl Ring {
         }
         let len = most.min(free - HEADER) & !7;
         self.forget_up_to((self.head + HEADER + len).saturating_sub(self.shared.capacity));
-        let got = match self.shared.map.read_from(from, self.shared.pieces(self.head + HEADER, len)) {
+        let got = match self
+            .shared
+            .map
+            .read_from(from, self.shared.pieces(self.head + HEADER, len))
+        {
             Ok(0) => return Ok(Fill::Eof),
             Ok(got) => got,
             Err(error) => return not_read(error),
         };
-        let frame = Frame { stream, len: got as u64, time: time::realtime(), offset: self.end };
+        let frame = Frame {
+            stream,
+            len: got as u64,
+            time: time::realtime(),
+            offset: self.end,
+        };
         self.shared.set_frame(self.head, &frame);
         self.head += frame.span();
         self.end += frame.len;
@@ -195,7 +212,11 @@ impl Ring {
     }
 
     pub fn start(&self) -> u64 {
-        if self.floor < self.head { self.shared.frame(self.floor).offset } else { self.end }
+        if self.floor < self.head {
+            self.shared.frame(self.floor).offset
+        } else {
+            self.end
+        }
     }
 
     /// Appends to `out` up to `max` bytes from `offset` on. None = nothing there yet.
@@ -211,7 +232,12 @@ impl Ring {
                 let from = offset.max(frame.offset);
                 let len = (frame.offset + frame.len - from).min(max as u64);
                 self.shared.copy_out(at + HEADER + (from - frame.offset), len, out);
-                return Some(Chunk { lost: from - offset, offset: from, stream: frame.stream, len: len as usize });
+                return Some(Chunk {
+                    lost: from - offset,
+                    offset: from,
+                    stream: frame.stream,
+                    len: len as usize,
+                });
             }
             at += frame.span();
         }
@@ -231,7 +257,9 @@ impl Ring {
 
     /// Why the writer could not write at its last try, as an errno.
     pub fn trouble(&self) -> Option<i32> {
-        i32::try_from(self.shared.errno().load(SeqCst)).ok().filter(|&errno| errno != 0)
+        i32::try_from(self.shared.errno().load(SeqCst))
+            .ok()
+            .filter(|&errno| errno != 0)
     }
 }
 

@@ -38,7 +38,10 @@ pub struct Ends<'a> {
 
 /// The writer's whole life. An error is one of setting up; those of the disk are dealt with.
 pub fn run(shim: u32, dir: &Path, options: &Options, ends: &Ends<'_>) -> io::Result<()> {
-    let options = Options { max_size: options.max_size.max(SMALLEST), ..options.clone() };
+    let options = Options {
+        max_size: options.max_size.max(SMALLEST),
+        ..options.clone()
+    };
     process::start_process_group()?;
     process::close_except(&[0, 1, 2, ends.data.as_fd().as_raw_fd(), ends.room.as_fd().as_raw_fd()])?;
     process::reset_signals()?;
@@ -163,7 +166,10 @@ impl Writer<'_> {
                     return Ok(true);
                 }
                 Err(error) => {
-                    let errno = error.raw_os_error().and_then(|errno| u64::try_from(errno).ok()).unwrap_or(u64::MAX);
+                    let errno = error
+                        .raw_os_error()
+                        .and_then(|errno| u64::try_from(errno).ok())
+                        .unwrap_or(u64::MAX);
                     self.ends.shared.errno().store(errno, SeqCst);
                     // Whatever is wrong with the file, it is looked at anew.
                     self.log = None;
@@ -172,7 +178,11 @@ impl Writer<'_> {
             if self.options.drop {
                 let batch = self.gather(u64::MAX);
                 let dropped = self.progress.dropped + batch.bytes;
-                self.commit(Progress { file_len: self.progress.file_len, dropped, ..batch.after })?;
+                self.commit(Progress {
+                    file_len: self.progress.file_len,
+                    dropped,
+                    ..batch.after
+                })?;
                 return Ok(true);
             }
             if self.orphaned.is_some_and(|since| since.elapsed() > ORPHANED) {
@@ -195,7 +205,11 @@ impl Writer<'_> {
             let known = (self.progress.inode, self.progress.file_len);
             let log = Log::open(self.dir, self.options.format, known)?;
             if (log.inode, log.len) != known {
-                let progress = Progress { inode: log.inode, file_len: log.len, ..self.progress };
+                let progress = Progress {
+                    inode: log.inode,
+                    file_len: log.len,
+                    ..self.progress
+                };
                 self.ends.shared.commit(&progress);
                 self.progress = progress;
             }
@@ -209,7 +223,11 @@ impl Writer<'_> {
         self.log()?.rotate(keep)?;
         // Committed while the new file is empty: so a writer killed in between leaves nothing that has to be undone.
         let (inode, file_len) = self.log.as_ref().map_or((0, 0), |log| (log.inode, log.len));
-        self.progress = Progress { inode, file_len, ..self.progress };
+        self.progress = Progress {
+            inode,
+            file_len,
+            ..self.progress
+        };
         self.ends.shared.commit(&self.progress);
         Ok(())
     }
@@ -222,9 +240,15 @@ impl Writer<'_> {
     }
 
     fn commit(&mut self, after: Progress) -> io::Result<()> {
-        let (inode, file_len) =
-            self.log.as_ref().map_or((after.inode, after.file_len), |log| (log.inode, log.len));
-        self.progress = Progress { inode, file_len, ..after };
+        let (inode, file_len) = self
+            .log
+            .as_ref()
+            .map_or((after.inode, after.file_len), |log| (log.inode, log.len));
+        self.progress = Progress {
+            inode,
+            file_len,
+            ..after
+        };
         let shared = self.ends.shared;
         shared.commit(&self.progress);
         // Not for every frame: a loop that is woken for little does little.
@@ -239,9 +263,16 @@ impl Writer<'_> {
     fn gather(&mut self, room: u64) -> Batch {
         // More than a batch is asked for only where no entry fits into one.
         let limit = usize::try_from(room).unwrap_or(usize::MAX);
-        let limit = if room > self.options.max_size { limit } else { limit.min(BATCH) };
+        let limit = if room > self.options.max_size {
+            limit
+        } else {
+            limit.min(BATCH)
+        };
         let head = self.ends.shared.head().load(SeqCst);
-        let mut batch = Batch { after: self.progress, bytes: 0 };
+        let mut batch = Batch {
+            after: self.progress,
+            bytes: 0,
+        };
         self.output.clear();
         while batch.after.tail < head && self.output.len() < limit.min(BATCH) {
             if !self.take_frame(&mut batch, limit) {
@@ -259,12 +290,32 @@ impl Writer<'_> {
         let carried = usize::from(carry[3]);
         self.input.clear();
         self.input.extend_from_slice(&carry[..carried]);
-        shared.copy_out(batch.after.tail + HEADER + batch.after.within, frame.len - batch.after.within, &mut self.input);
-        let kept_back = if self.options.format == Format::Json { unfinished(&self.input) } else { 0 };
+        shared.copy_out(
+            batch.after.tail + HEADER + batch.after.within,
+            frame.len - batch.after.within,
+            &mut self.input,
+        );
+        let kept_back = if self.options.format == Format::Json {
+            unfinished(&self.input)
+        } else {
+            0
+        };
         let whole = self.input.len() - kept_back;
-        let mut used =
-            encode(self.options.format, &mut self.output, limit, frame.stream, frame.time, &self.input[..whole]);
-        if used == 0 && whole > 0 && limit > 0 && self.options.format == Format::Plain && self.output.is_empty() && self.fresh() {
+        let mut used = encode(
+            self.options.format,
+            &mut self.output,
+            limit,
+            frame.stream,
+            frame.time,
+            &self.input[..whole],
+        );
+        if used == 0
+            && whole > 0
+            && limit > 0
+            && self.options.format == Format::Plain
+            && self.output.is_empty()
+            && self.fresh()
+        {
             // A line that no file can hold is cut.
             used = whole.min(limit);
             self.output.extend_from_slice(&self.input[..used]);
@@ -302,10 +353,20 @@ impl Writer<'_> {
             let time = berth_sys::time::realtime();
             let written = self.persist(|writer| {
                 writer.output.clear();
-                encode(writer.options.format, &mut writer.output, usize::MAX, stream, time, &carry[..bytes]);
+                encode(
+                    writer.options.format,
+                    &mut writer.output,
+                    usize::MAX,
+                    stream,
+                    time,
+                    &carry[..bytes],
+                );
                 let mut after = writer.progress;
                 after.carry[stream_index(stream)] = [0; 4];
-                Ok(Batch { after, bytes: bytes as u64 })
+                Ok(Batch {
+                    after,
+                    bytes: bytes as u64,
+                })
             })?;
             if !written {
                 return Ok(false);

@@ -71,7 +71,10 @@ pub struct Progress {
 impl Shared {
     /// `capacity` must be a power of two, a page at least.
     pub fn new(capacity: usize) -> io::Result<Shared> {
-        Ok(Shared { map: SharedMap::new(PAGE + capacity)?, capacity: capacity as u64 })
+        Ok(Shared {
+            map: SharedMap::new(PAGE + capacity)?,
+            capacity: capacity as u64,
+        })
     }
 
     pub fn head(&self) -> &AtomicU64 {
@@ -108,7 +111,10 @@ impl Shared {
                 within: word(1),
                 file_len: word(2),
                 inode: word(3),
-                carry: [[carry[0], carry[1], carry[2], carry[3]], [carry[4], carry[5], carry[6], carry[7]]],
+                carry: [
+                    [carry[0], carry[1], carry[2], carry[3]],
+                    [carry[4], carry[5], carry[6], carry[7]],
+                ],
                 dropped: word(5),
             };
             // The slot that is not current is written only after the switch away from it.
@@ -123,7 +129,14 @@ impl Shared {
         let next = self.slot().load(SeqCst) ^ 1;
         let [a, b] = progress.carry;
         let carry = u64::from_le_bytes([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]);
-        let words = [progress.tail, progress.within, progress.file_len, progress.inode, carry, progress.dropped];
+        let words = [
+            progress.tail,
+            progress.within,
+            progress.file_len,
+            progress.inode,
+            carry,
+            progress.dropped,
+        ];
         for (index, value) in words.into_iter().enumerate() {
             self.map.word(Self::slot_at(next) + 8 * index).store(value, SeqCst);
         }
@@ -139,7 +152,11 @@ impl Shared {
         let word = |index: u64| self.map.word(self.place(position + 8 * index)).load(SeqCst);
         let first = word(0);
         Frame {
-            stream: if first >> 32 == Stream::Stderr as u64 { Stream::Stderr } else { Stream::Stdout },
+            stream: if first >> 32 == Stream::Stderr as u64 {
+                Stream::Stderr
+            } else {
+                Stream::Stdout
+            },
             len: first & u64::from(u32::MAX),
             time: word(1) as i64,
             offset: word(2),
@@ -179,10 +196,22 @@ mod test {
     fn progress_is_whole_and_frames_wrap() {
         let shared = Shared::new(4096).expect("map");
         assert_eq!(shared.progress(), Progress::default());
-        let progress = Progress { tail: 1, within: 2, file_len: 3, inode: 4, carry: [[5, 6, 7, 8], [9, 10, 11, 12]], dropped: 13 };
+        let progress = Progress {
+            tail: 1,
+            within: 2,
+            file_len: 3,
+            inode: 4,
+            carry: [[5, 6, 7, 8], [9, 10, 11, 12]],
+            dropped: 13,
+        };
         shared.commit(&progress);
         assert_eq!(shared.progress(), progress);
-        let frame = Frame { stream: Stream::Stderr, len: 77, time: -5, offset: 1 << 40 };
+        let frame = Frame {
+            stream: Stream::Stderr,
+            len: 77,
+            time: -5,
+            offset: 1 << 40,
+        };
         shared.set_frame(4096 * 3 - 8, &frame);
         assert_eq!(shared.frame(4096 * 3 - 8), frame);
         assert_eq!(frame.span(), 24 + 80);

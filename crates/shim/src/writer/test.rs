@@ -20,7 +20,11 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("berth-writer-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "berth-writer-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).expect("a folder of the test's own");
         Folder(path)
@@ -47,7 +51,12 @@ impl Bench {
         let writer = ring.spawn().expect("fork").map(i32::unsigned_abs);
         let (read, write) = pipe::pipe().expect("pipe");
         file::set_nonblocking(&read, true).expect("nonblocking");
-        Bench { ring, writer, read, write: File::from(write) }
+        Bench {
+            ring,
+            writer,
+            read,
+            write: File::from(write),
+        }
     }
 
     /// Puts bytes in, waiting for room as the shim's loop does.
@@ -95,7 +104,13 @@ impl Drop for Bench {
 }
 
 fn window() -> Options {
-    Options { dir: None, format: Format::Cri, drop: false, max_size: 0, max_files: 0 }
+    Options {
+        dir: None,
+        format: Format::Cri,
+        drop: false,
+        max_size: 0,
+        max_files: 0,
+    }
 }
 
 fn wait_readable(fd: BorrowedFd<'_>) {
@@ -115,13 +130,21 @@ fn until(what: &str, mut fact: impl FnMut() -> bool) {
 }
 
 fn options(dir: &Path, format: Format) -> Options {
-    Options { dir: Some(dir.join("logs")), format, drop: false, max_size: 10 << 20, max_files: 3 }
+    Options {
+        dir: Some(dir.join("logs")),
+        format,
+        drop: false,
+        max_size: 10 << 20,
+        max_files: 3,
+    }
 }
 
 /// All files of a log, oldest first.
 fn files(dir: &Path) -> Vec<Vec<u8>> {
     let dir = dir.join("logs");
-    let rotated = (1..2000).map(|number| dir.join(format!("log.{number}"))).take_while(|path| path.exists());
+    let rotated = (1..2000)
+        .map(|number| dir.join(format!("log.{number}")))
+        .take_while(|path| path.exists());
     let mut paths: Vec<PathBuf> = rotated.collect();
     paths.reverse();
     paths.push(dir.join("log"));
@@ -143,13 +166,17 @@ fn entries(dir: &Path, format: Format) -> Vec<Entry> {
 }
 
 fn bytes(entries: &[Entry], stream: Option<Stream>) -> Vec<u8> {
-    let wanted = entries.iter().filter(|entry| stream.is_none_or(|stream| entry.stream == stream));
+    let wanted = entries
+        .iter()
+        .filter(|entry| stream.is_none_or(|stream| entry.stream == stream));
     wanted.flat_map(|entry| entry.data.clone()).collect()
 }
 
 /// Numbered lines of many lengths.
 fn lines(count: usize) -> Vec<u8> {
-    (0..count).flat_map(|n| format!("{n:08} {}\n", "x".repeat(n * 7919 % 200)).into_bytes()).collect()
+    (0..count)
+        .flat_map(|n| format!("{n:08} {}\n", "x".repeat(n * 7919 % 200)).into_bytes())
+        .collect()
 }
 
 #[test]
@@ -182,7 +209,10 @@ fn outputs_of_round_sizes_lose_nothing() {
     for power in [0, 12, 16, 17, 18, 20, 22] {
         for size in [(1_usize << power) - 1, 1 << power, (1 << power) + 1] {
             let folder = Folder::new();
-            let mut bench = Bench::new(Options { max_size: 1 << 30, ..options(&folder.0, Format::Cri) });
+            let mut bench = Bench::new(Options {
+                max_size: 1 << 30,
+                ..options(&folder.0, Format::Cri)
+            });
             let data = vec![b'a'; size];
             bench.put(Stream::Stdout, &data);
             bench.end();
@@ -196,12 +226,19 @@ fn rotation_keeps_size_count_and_order() {
     for format in [Format::Cri, Format::Json, Format::Plain] {
         let folder = Folder::new();
         let data = lines(4000);
-        let mut bench = Bench::new(Options { max_size: 50_000, max_files: 1000, ..options(&folder.0, format) });
+        let mut bench = Bench::new(Options {
+            max_size: 50_000,
+            max_files: 1000,
+            ..options(&folder.0, format)
+        });
         bench.put(Stream::Stdout, &data);
         bench.end();
         let made = files(&folder.0);
         assert!(made.len() > 5, "{format:?}: {}", made.len());
-        assert!(made.iter().all(|file| file.len() <= 50_000 && file.ends_with(b"\n")), "{format:?}");
+        assert!(
+            made.iter().all(|file| file.len() <= 50_000 && file.ends_with(b"\n")),
+            "{format:?}"
+        );
         assert!(bytes(&entries(&folder.0, format), None) == data, "{format:?}");
     }
 }
@@ -211,13 +248,20 @@ fn rotation_removes_the_oldest() {
     for keep in [1_u32, 2, 5] {
         let folder = Folder::new();
         let data = lines(4000);
-        let mut bench = Bench::new(Options { max_size: 50_000, max_files: keep, ..options(&folder.0, Format::Plain) });
+        let mut bench = Bench::new(Options {
+            max_size: 50_000,
+            max_files: keep,
+            ..options(&folder.0, Format::Plain)
+        });
         bench.put(Stream::Stdout, &data);
         bench.end();
         let made = files(&folder.0);
         assert_eq!(made.len(), keep as usize);
         assert!(data.ends_with(&made.concat()), "the newest are kept");
-        assert_eq!(fs::read_dir(folder.0.join("logs")).expect("folder").count(), keep as usize);
+        assert_eq!(
+            fs::read_dir(folder.0.join("logs")).expect("folder").count(),
+            keep as usize
+        );
     }
 }
 
@@ -226,7 +270,11 @@ fn a_line_above_the_limit_of_a_file_is_kept_whole_or_cut_where_it_must() {
     for format in [Format::Cri, Format::Json, Format::Plain] {
         let folder = Folder::new();
         let data = [b"x".repeat(100_000), b"\nshort\n".to_vec()].concat();
-        let mut bench = Bench::new(Options { max_size: 0, max_files: 1000, ..options(&folder.0, format) });
+        let mut bench = Bench::new(Options {
+            max_size: 0,
+            max_files: 1000,
+            ..options(&folder.0, format)
+        });
         bench.put(Stream::Stdout, &data);
         bench.end();
         assert!(bytes(&entries(&folder.0, format), None) == data, "{format:?}");
@@ -240,7 +288,11 @@ fn a_killed_writer_loses_and_doubles_nothing() {
     for format in [Format::Cri, Format::Json, Format::Plain] {
         let folder = Folder::new();
         let data = lines(60_000);
-        let mut bench = Bench::new(Options { max_size: 300_000, max_files: 1000, ..options(&folder.0, format) });
+        let mut bench = Bench::new(Options {
+            max_size: 300_000,
+            max_files: 1000,
+            ..options(&folder.0, format)
+        });
         for piece in data.chunks(data.len() / 60) {
             bench.put(Stream::Stdout, piece);
             bench.kill_writer();
@@ -255,9 +307,15 @@ fn a_writer_killed_between_write_and_commit_is_cut_back() {
     let folder = Folder::new();
     let mut bench = Bench::new(options(&folder.0, Format::Cri));
     bench.put(Stream::Stdout, b"one\n");
-    until("the first line", || bench.ring.shared.progress().tail == bench.ring.head);
+    until("the first line", || {
+        bench.ring.shared.progress().tail == bench.ring.head
+    });
     let path = folder.0.join("logs/log");
-    File::options().append(true).open(&path).and_then(|mut file| file.write_all(b"2026 torn")).expect("append");
+    File::options()
+        .append(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(b"2026 torn"))
+        .expect("append");
     bench.kill_writer();
     bench.put(Stream::Stdout, b"two\n");
     bench.end();
@@ -266,14 +324,21 @@ fn a_writer_killed_between_write_and_commit_is_cut_back() {
 
 #[test]
 fn a_torn_last_line_of_another_life_is_repaired() {
-    for (format, torn) in [(Format::Cri, "2026-11-24T07:02:00.586776794Z stdout F ab"), (Format::Json, "{\"log\":\"a")] {
+    for (format, torn) in [
+        (Format::Cri, "2026-11-24T07:02:00.586776794Z stdout F ab"),
+        (Format::Json, "{\"log\":\"a"),
+    ] {
         let folder = Folder::new();
         for text in ["first\n", "second\n"] {
             let mut bench = Bench::new(options(&folder.0, format));
             bench.put(Stream::Stdout, text.as_bytes());
             bench.end();
             let path = folder.0.join("logs/log");
-            File::options().append(true).open(&path).and_then(|mut f| f.write_all(torn.as_bytes())).expect("append");
+            File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|mut f| f.write_all(torn.as_bytes()))
+                .expect("append");
         }
         let bench = Bench::new(options(&folder.0, format));
         let mut bench = bench;
@@ -288,7 +353,9 @@ fn a_log_emptied_by_hand_has_no_hole() {
     let folder = Folder::new();
     let mut bench = Bench::new(options(&folder.0, Format::Plain));
     bench.put(Stream::Stdout, b"before\n");
-    until("the first line", || bench.ring.shared.progress().tail == bench.ring.head);
+    until("the first line", || {
+        bench.ring.shared.progress().tail == bench.ring.head
+    });
     File::create(folder.0.join("logs/log")).expect("truncate");
     bench.put(Stream::Stdout, b"after\n");
     bench.end();
@@ -315,7 +382,10 @@ fn a_stopped_disk_blocks_the_output_not_the_shim() {
     process::pidfd_send_signal(&pidfd, berth_sys::signal::SIGCONT).expect("continue");
     wait_readable(bench.ring.room().expect("room"));
     bench.ring.clear_room();
-    assert_eq!(bench.ring.fill(Stream::Stdout, bench.read.as_fd()).expect("fill"), Fill::Read(sent - taken));
+    assert_eq!(
+        bench.ring.fill(Stream::Stdout, bench.read.as_fd()).expect("fill"),
+        Fill::Read(sent - taken)
+    );
     bench.end();
     assert_eq!(files(&folder.0).concat().len(), sent);
 }
@@ -323,7 +393,10 @@ fn a_stopped_disk_blocks_the_output_not_the_shim() {
 #[test]
 fn a_slow_disk_drops_with_an_exact_count() {
     let folder = Folder::new();
-    let mut bench = Bench::new(Options { drop: true, ..options(&folder.0, Format::Cri) });
+    let mut bench = Bench::new(Options {
+        drop: true,
+        ..options(&folder.0, Format::Cri)
+    });
     let pidfd = process::pidfd_open(bench.writer.expect("writer")).expect("pidfd");
     process::pidfd_send_signal(&pidfd, berth_sys::signal::SIGSTOP).expect("stop");
     let data = lines(10_000);
@@ -366,12 +439,20 @@ fn a_full_disk_with_policy_drop_counts_exactly() {
     let folder = Folder::new();
     in_child(|| {
         tiny_disk(&folder.0, 64);
-        let mut bench = Bench::new(Options { drop: true, ..options(&folder.0, Format::Cri) });
+        let mut bench = Bench::new(Options {
+            drop: true,
+            ..options(&folder.0, Format::Cri)
+        });
         let data = lines(20_000);
         bench.put(Stream::Stdout, &data);
         let ring = bench.end();
         let kept = bytes(&entries(&folder.0, Format::Cri), None);
-        assert!(kept.len() > 50_000 && ring.dropped() > 1_000_000, "{} {}", kept.len(), ring.dropped());
+        assert!(
+            kept.len() > 50_000 && ring.dropped() > 1_000_000,
+            "{} {}",
+            kept.len(),
+            ring.dropped()
+        );
         assert_eq!(kept.len() as u64 + ring.dropped(), data.len() as u64);
         assert_eq!(ring.trouble(), Some(28));
     });
@@ -406,7 +487,10 @@ fn a_full_disk_with_policy_block_waits_for_space() {
 fn a_folder_that_can_not_be_is_a_full_disk_too() {
     let folder = Folder::new();
     fs::write(folder.0.join("logs"), "in the way").expect("file");
-    let mut bench = Bench::new(Options { drop: true, ..options(&folder.0, Format::Cri) });
+    let mut bench = Bench::new(Options {
+        drop: true,
+        ..options(&folder.0, Format::Cri)
+    });
     bench.put(Stream::Stdout, b"lost\n");
     let ring = bench.end();
     assert_eq!(ring.dropped(), 5);
@@ -431,7 +515,10 @@ fn a_writer_whose_shim_died_writes_the_rest_and_ends() {
     let mut writer = [0; 4];
     std::io::Read::read_exact(&mut File::from(read), &mut writer).expect("writer's pid");
     process::wait(shim).expect("wait");
-    assert_eq!(process::wait(u32::from_ne_bytes(writer)).expect("wait"), Some(Ended::Exited(0)));
+    assert_eq!(
+        process::wait(u32::from_ne_bytes(writer)).expect("wait"),
+        Some(Ended::Exited(0))
+    );
     assert_eq!(files(&folder.0), [b"the last words\n"]);
 }
 
@@ -443,7 +530,14 @@ fn attach_reads_what_is_there_and_is_told_what_is_not() {
     assert_eq!(bench.ring.read(0, 100, &mut out), None);
     bench.put(Stream::Stdout, b"hello ");
     bench.put(Stream::Stderr, b"world");
-    let chunk = |lost, offset, stream, len| Some(Chunk { lost, offset, stream, len });
+    let chunk = |lost, offset, stream, len| {
+        Some(Chunk {
+            lost,
+            offset,
+            stream,
+            len,
+        })
+    };
     assert_eq!(bench.ring.read(2, 3, &mut out), chunk(0, 2, Stream::Stdout, 3));
     assert_eq!(bench.ring.read(5, 100, &mut out), chunk(0, 5, Stream::Stdout, 1));
     assert_eq!(bench.ring.read(6, 100, &mut out), chunk(0, 6, Stream::Stderr, 5));
@@ -472,10 +566,16 @@ fn attach_reads_what_is_there_and_is_told_what_is_not() {
 #[test]
 #[ignore = "prints figures"]
 fn bench() {
-    for (name, line) in [("64 KiB reads of 100-byte lines", 100), ("of 1,000-byte lines", 1000), ("of no lines", 1 << 30)] {
+    for (name, line) in [
+        ("64 KiB reads of 100-byte lines", 100),
+        ("of 1,000-byte lines", 1000),
+        ("of no lines", 1 << 30),
+    ] {
         for format in [Format::Plain, Format::Cri, Format::Json] {
             let folder = Folder::new();
-            let block: Vec<u8> = (0..64 << 10).map(|at| if at % line == line - 1 { b'\n' } else { b'x' }).collect();
+            let block: Vec<u8> = (0..64 << 10)
+                .map(|at| if at % line == line - 1 { b'\n' } else { b'x' })
+                .collect();
             let total: u64 = 1 << 30;
             let mut out = Vec::with_capacity(4 << 20);
             let began = Instant::now();
@@ -486,10 +586,17 @@ fn bench() {
                 encoded += out.len() as u64;
             }
             let encode = total as f64 / began.elapsed().as_secs_f64() / 1e9;
-            let mut bench = Bench::new(Options { max_size: 64 << 20, max_files: 2, ..options(Path::new("/dev/shm"), format) });
+            let mut bench = Bench::new(Options {
+                max_size: 64 << 20,
+                max_files: 2,
+                ..options(Path::new("/dev/shm"), format)
+            });
             let _ = &folder;
             let writer = bench.writer.expect("writer");
-            let (mine, its) = (process::stat(process::getpid()).expect("stat"), process::stat(writer).expect("stat"));
+            let (mine, its) = (
+                process::stat(process::getpid()).expect("stat"),
+                process::stat(writer).expect("stat"),
+            );
             let began = Instant::now();
             for _ in 0..total / block.len() as u64 {
                 for piece in block.chunks(32 << 10) {
@@ -504,7 +611,9 @@ fn bench() {
             let per = |ticks: u64| total as f64 / 1e9 / (ticks.max(1) as f64 / 100.0);
             println!(
                 "{format:?} {name}: encode {encode:.2} GB/s ({encoded} bytes), through the ring {:.2} GB/s wall, {:.2} GB/s per core of the writer, {:.2} of container + shim",
-                total as f64 / wall / 1e9, per(ticks), per(shim)
+                total as f64 / wall / 1e9,
+                per(ticks),
+                per(shim)
             );
             let _ = fs::remove_dir_all("/dev/shm/logs");
         }
