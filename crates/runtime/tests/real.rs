@@ -34,7 +34,11 @@ struct Place {
 impl Place {
     fn new(binary: &Path) -> Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("berth-rt-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = format!(
+            "berth-rt-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(&id);
         let bin = path.join("bundle/rootfs/bin");
         fs::create_dir_all(&bin).expect("rootfs");
@@ -42,13 +46,19 @@ impl Place {
             fs::create_dir(path.join("bundle/rootfs").join(folder)).expect("rootfs");
         }
         fs::create_dir(path.join("work")).expect("work");
-        fs::copy("/usr/bin/busybox", bin.join("busybox")).or_else(|_| fs::copy("/bin/busybox", bin.join("busybox"))).expect("busybox");
+        fs::copy("/usr/bin/busybox", bin.join("busybox"))
+            .or_else(|_| fs::copy("/bin/busybox", bin.join("busybox")))
+            .expect("busybox");
         for applet in ["sh", "sleep", "cat", "id", "env"] {
             symlink("busybox", bin.join(applet)).expect("link");
         }
         fs::write(bin.join("plain"), "no program").expect("file");
         process::set_child_subreaper().expect("subreaper");
-        let driver = Command { binary: binary.to_owned(), root: path.join("root"), ..Command::default() };
+        let driver = Command {
+            binary: binary.to_owned(),
+            root: path.join("root"),
+            ..Command::default()
+        };
         let place = Place { path, driver, id };
         place.configure(&["sleep", "1000"]);
         place
@@ -76,7 +86,11 @@ impl Place {
     }
 
     fn call(&self) -> Call<'_> {
-        Call { id: &self.id, work: Path::new("/"), timeout: TIMEOUT }
+        Call {
+            id: &self.id,
+            work: Path::new("/"),
+            timeout: TIMEOUT,
+        }
     }
 
     fn create(&self) -> Result<u32, Error> {
@@ -86,9 +100,19 @@ impl Place {
 
     fn create_with(&self, [stdin, stdout, stderr]: [std::os::fd::BorrowedFd<'_>; 3]) -> Result<u32, Error> {
         let work = self.path.join("work");
-        let call = Call { work: &work, ..self.call() };
+        let call = Call {
+            work: &work,
+            ..self.call()
+        };
         let stdio = Stdio::Fds { stdin, stdout, stderr };
-        Ok(self.driver.create(&CreateArgs { call, bundle: &self.bundle(), stdio })?.pid)
+        Ok(self
+            .driver
+            .create(&CreateArgs {
+                call,
+                bundle: &self.bundle(),
+                stdio,
+            })?
+            .pid)
     }
 
     /// A forced delete would do, but a runtime waits for the init to be reaped, which here nobody else does.
@@ -119,9 +143,21 @@ impl Place {
         // As the shim gives it: the container's folder by descriptor.
         let folder = File::open(self.path.join("work")).expect("work");
         let work = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&folder)));
-        let call = Call { work: &work, ..self.call() };
-        let stdio = Stdio::Fds { stdin: null.as_fd(), stdout: write.as_fd(), stderr: write.as_fd() };
-        let made = self.driver.exec(&ExecArgs { call, exec_id: "e1", process: &process, stdio })?;
+        let call = Call {
+            work: &work,
+            ..self.call()
+        };
+        let stdio = Stdio::Fds {
+            stdin: null.as_fd(),
+            stdout: write.as_fd(),
+            stderr: write.as_fd(),
+        };
+        let made = self.driver.exec(&ExecArgs {
+            call,
+            exec_id: "e1",
+            process: &process,
+            stdio,
+        })?;
         drop(write);
         let mut text = String::new();
         File::from(read).read_to_string(&mut text).expect("text");
@@ -171,13 +207,19 @@ fn prepare_for_crun() {
     let folder = Path::new("/sys/fs/cgroup/hugetlb");
     if controllers.contains("hugetlb") && !folder.join("tasks").exists() {
         let _ = fs::create_dir(folder);
-        let mount = std::process::Command::new("mount").args(["-t", "cgroup", "-o", "hugetlb", "cgroup"]).arg(folder).status();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "cgroup", "-o", "hugetlb", "cgroup"])
+            .arg(folder)
+            .status();
         assert!(mount.is_ok_and(|status| status.success()), "mount hugetlb");
     }
 }
 
 fn overrides(args: &[&str]) -> Overrides {
-    Overrides { args: args.iter().map(|&arg| arg.into()).collect(), ..Overrides::default() }
+    Overrides {
+        args: args.iter().map(|&arg| arg.into()).collect(),
+        ..Overrides::default()
+    }
 }
 
 #[test]
@@ -185,19 +227,39 @@ fn a_life_from_create_to_delete() {
     with_each(|binary| {
         let place = Place::new(binary);
         let driver = &place.driver;
-        assert_eq!(driver.state(&place.call()).expect_err("nothing").code(), ErrorCode::NotFound);
+        assert_eq!(
+            driver.state(&place.call()).expect_err("nothing").code(),
+            ErrorCode::NotFound
+        );
         driver.delete(&place.call(), false).expect("nothing is deleted");
         let pid = place.create().expect("create");
-        assert_eq!(driver.state(&place.call()).expect("state"), State { pid, status: Status::Created });
+        assert_eq!(
+            driver.state(&place.call()).expect("state"),
+            State {
+                pid,
+                status: Status::Created
+            }
+        );
         assert_eq!(place.create().expect_err("twice").code(), ErrorCode::AlreadyExists);
         driver.start(&place.call()).expect("start");
         assert_eq!(driver.state(&place.call()).expect("state").status, Status::Running);
-        assert_eq!(driver.start(&place.call()).expect_err("twice").code(), ErrorCode::WrongState);
-        assert_eq!(driver.delete(&place.call(), false).expect_err("it runs").code(), ErrorCode::WrongState);
+        assert_eq!(
+            driver.start(&place.call()).expect_err("twice").code(),
+            ErrorCode::WrongState
+        );
+        assert_eq!(
+            driver.delete(&place.call(), false).expect_err("it runs").code(),
+            ErrorCode::WrongState
+        );
         driver.pause(&place.call()).expect("pause");
         assert_eq!(driver.state(&place.call()).expect("state").status, Status::Paused);
         driver.resume(&place.call()).expect("resume");
-        driver.update(&place.call(), json!({"memory": {"limit": 32 << 20}}).to_string().as_bytes()).expect("update");
+        driver
+            .update(
+                &place.call(),
+                json!({"memory": {"limit": 32 << 20}}).to_string().as_bytes(),
+            )
+            .expect("update");
         let memory = format!("/sys/fs/cgroup/memory/{}/memory.limit_in_bytes", place.id);
         if let Ok(limit) = fs::read_to_string(memory) {
             assert_eq!(limit.trim(), (32 << 20).to_string());
@@ -208,7 +270,11 @@ fn a_life_from_create_to_delete() {
         assert_eq!(driver.state(&place.call()).expect("state").status, Status::Stopped);
         driver.delete(&place.call(), false).expect("delete");
         driver.delete(&place.call(), true).expect("delete again");
-        assert_eq!(fs::read_dir(place.path.join("work")).expect("work").count(), 0, "files are left over");
+        assert_eq!(
+            fs::read_dir(place.path.join("work")).expect("work").count(),
+            0,
+            "files are left over"
+        );
     });
 }
 
@@ -216,11 +282,17 @@ fn a_life_from_create_to_delete() {
 fn output_environment_and_exit_are_the_containers() {
     with_each(|binary| {
         let place = Place::new(binary);
-        place.configure(&["sh", "-c", "echo out; echo err >&2; read x; echo got $x; ls /proc/self/fd; env; umask; exit 42"]);
+        place.configure(&[
+            "sh",
+            "-c",
+            "echo out; echo err >&2; read x; echo got $x; ls /proc/self/fd; env; umask; exit 42",
+        ]);
         fs::write(place.path.join("in"), "text\n").expect("in");
         let stdin = File::open(place.path.join("in")).expect("in");
         let (read, write) = pipe();
-        let pid = place.create_with([stdin.as_fd(), write.as_fd(), write.as_fd()]).expect("create");
+        let pid = place
+            .create_with([stdin.as_fd(), write.as_fd(), write.as_fd()])
+            .expect("create");
         place.driver.start(&place.call()).expect("start");
         drop(write);
         let mut text = String::new();
@@ -268,16 +340,30 @@ fn execs_get_what_they_ask_for() {
             additional_gids: vec![56],
             capabilities: Some(vec!["NET_ADMIN".into()]),
             no_new_privileges: Some(true),
-            ..overrides(&["sh", "-c", "id -u; id -g; id -G; pwd; echo $A $B; grep -E 'CapBnd|NoNewPrivs' /proc/self/status; ls /proc/self/fd; exit 3"])
+            ..overrides(&[
+                "sh",
+                "-c",
+                "id -u; id -g; id -G; pwd; echo $A $B; grep -E 'CapBnd|NoNewPrivs' /proc/self/status; ls /proc/self/fd; exit 3",
+            ])
         };
-        let wanted = Overrides { args: wanted.args.iter().map(|arg| arg.replace("grep", "busybox grep").replace("ls ", "busybox ls ")).collect(), ..wanted };
+        let wanted = Overrides {
+            args: wanted
+                .args
+                .iter()
+                .map(|arg| arg.replace("grep", "busybox grep").replace("ls ", "busybox ls "))
+                .collect(),
+            ..wanted
+        };
         let (exec, text) = place.exec(&wanted).expect("exec");
         assert_eq!(wait(exec), Ended::Exited(3), "{text}");
         let fields: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(fields[..2], ["12", "34"], "{text}");
         assert!(fields[2..4].contains(&"56"), "{text}");
         assert!(text.contains("/tmp\nexec 2\n"), "{text}");
-        assert!(text.contains("CapBnd:\t0000000000001000") && text.contains("NoNewPrivs:\t1"), "{text}");
+        assert!(
+            text.contains("CapBnd:\t0000000000001000") && text.contains("NoNewPrivs:\t1"),
+            "{text}"
+        );
         place.end(pid);
         let error = place.exec(&overrides(&["id"])).expect_err("gone");
         assert_eq!(error.code(), ErrorCode::NotFound, "{error}");
@@ -287,7 +373,7 @@ fn execs_get_what_they_ask_for() {
 #[test]
 fn a_hanging_hook_is_killed_and_undone() {
     with_each(|binary| {
-        let mut place = Place::new(binary);
+        let place = Place::new(binary);
         let config = place.bundle().join("config.json");
         let mut spec: Value = serde_json::from_slice(&fs::read(&config).expect("config")).expect("json");
         spec["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1234"]}]});
@@ -295,9 +381,24 @@ fn a_hanging_hook_is_killed_and_undone() {
         let began = Instant::now();
         let work = place.path.join("work");
         let null = dev_null().expect("null");
-        let call = Call { timeout: Duration::from_secs(1), work: &work, ..place.call() };
-        let stdio = Stdio::Fds { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
-        let error = place.driver.create(&CreateArgs { call, bundle: &place.bundle(), stdio }).expect_err("hangs");
+        let call = Call {
+            timeout: Duration::from_secs(1),
+            work: &work,
+            ..place.call()
+        };
+        let stdio = Stdio::Fds {
+            stdin: null.as_fd(),
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+        };
+        let error = place
+            .driver
+            .create(&CreateArgs {
+                call,
+                bundle: &place.bundle(),
+                stdio,
+            })
+            .expect_err("hangs");
         assert_eq!(error.code(), ErrorCode::Timeout, "{error}");
         assert!(began.elapsed() < Duration::from_secs(10));
         let error = place.driver.state(&place.call()).expect_err("it is undone");
@@ -311,7 +412,12 @@ fn a_hanging_hook_is_killed_and_undone() {
             assert!(Instant::now() < deadline, "an orphan lives");
             std::thread::sleep(Duration::from_millis(5));
         }
-        place.driver.root = place.path.join("root");
+        let groups = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten();
+        let left: Vec<_> = groups
+            .map(|group| group.path().join(&place.id))
+            .filter(|path| path.exists())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
     });
 }
 
@@ -331,13 +437,23 @@ fn a_terminal_comes_over_the_console_socket() {
         let folder = place.path.join("work").join("x".repeat(120));
         fs::create_dir(&folder).expect("folder");
         let folder = File::open(&folder).expect("open");
-        let short = PathBuf::from(format!("/proc/self/fd/{}/console", std::os::fd::AsRawFd::as_raw_fd(&folder)));
+        let short = PathBuf::from(format!(
+            "/proc/self/fd/{}/console",
+            std::os::fd::AsRawFd::as_raw_fd(&folder)
+        ));
         let listener = std::os::unix::net::UnixListener::bind(&short).expect("bind");
         let work = place.path.join("work");
-        let call = Call { work: &work, ..place.call() };
+        let call = Call {
+            work: &work,
+            ..place.call()
+        };
         let made = place
             .driver
-            .create(&CreateArgs { call, bundle: &place.bundle(), stdio: Stdio::Console { socket: &short } })
+            .create(&CreateArgs {
+                call,
+                bundle: &place.bundle(),
+                stdio: Stdio::Console { socket: &short },
+            })
             .expect("create");
         let (socket, _) = listener.accept().expect("accept");
         let mut bytes = [0; 64];
@@ -357,7 +473,10 @@ fn a_terminal_comes_over_the_console_socket() {
 #[test]
 fn versions_are_told() {
     with_each(|binary| {
-        let driver = Command { binary: binary.to_owned(), ..Command::default() };
+        let driver = Command {
+            binary: binary.to_owned(),
+            ..Command::default()
+        };
         let features = driver.features(TIMEOUT).expect("features");
         assert!(features.version.contains(" version "), "{features:?}");
         if features.version.starts_with("runc version 1.1") {

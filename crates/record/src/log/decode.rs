@@ -40,7 +40,15 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new(format: Format) -> Decoder {
-        Decoder { format, buffer: Vec::new(), at: 0, searched: 0, skipping: false, pending_skip: 0, skipped: 0 }
+        Decoder {
+            format,
+            buffer: Vec::new(),
+            at: 0,
+            searched: 0,
+            skipping: false,
+            pending_skip: 0,
+            skipped: 0,
+        }
     }
 
     /// Takes more of the file. Call [`Decoder::next`] until it gives nothing before the next push, so that the buffer stays
@@ -71,7 +79,12 @@ impl Decoder {
             match entry {
                 Some((time, stream, data)) => {
                     let file_len = taken + std::mem::take(&mut self.pending_skip);
-                    return Some(Entry { time, stream, data, file_len });
+                    return Some(Entry {
+                        time,
+                        stream,
+                        data,
+                        file_len,
+                    });
                 }
                 None => self.skip(taken),
             }
@@ -88,7 +101,12 @@ impl Decoder {
         }
         if self.format == Format::Plain {
             let data = self.buffer[rest.clone()].to_vec();
-            return Some(Entry { time: 0, stream: Stream::Stdout, data, file_len: rest.len() as u64 });
+            return Some(Entry {
+                time: 0,
+                stream: Stream::Stdout,
+                data,
+                file_len: rest.len() as u64,
+            });
         }
         self.skip(rest.len() as u64);
         None
@@ -167,5 +185,9 @@ struct JsonLine {
 
 fn parse_json(line: &[u8]) -> Option<(i64, Stream, Vec<u8>)> {
     let line: JsonLine = serde_json::from_slice(line).ok()?;
-    Some((parse_time(line.time.as_bytes())?, stream(line.stream.as_bytes())?, line.log.into_bytes()))
+    Some((
+        parse_time(line.time.as_bytes())?,
+        stream(line.stream.as_bytes())?,
+        line.log.into_bytes(),
+    ))
 }

@@ -36,7 +36,10 @@ pub(super) fn encode(out: &mut Vec<u8>, limit: usize, stream: Stream, time: i64,
 
 /// Go's RFC3339Nano, without the Z: no trailing zeros, no lone point.
 fn go_time(time: &[u8; 30]) -> &[u8] {
-    let kept = time[20..29].iter().rposition(|&digit| digit != b'0').map_or(19, |last| 20 + last + 1);
+    let kept = time[20..29]
+        .iter()
+        .rposition(|&digit| digit != b'0')
+        .map_or(19, |last| 20 + last + 1);
     &time[..kept]
 }
 
@@ -53,7 +56,10 @@ const PLAIN: [bool; 256] = {
 
 fn escape(out: &mut Vec<u8>, mut input: &[u8]) {
     while !input.is_empty() {
-        let plain = input.iter().position(|&byte| !PLAIN[usize::from(byte)]).unwrap_or(input.len());
+        let plain = input
+            .iter()
+            .position(|&byte| !PLAIN[usize::from(byte)])
+            .unwrap_or(input.len());
         out.extend_from_slice(&input[..plain]);
         input = &input[plain..];
         let Some(&byte) = input.first() else { return };

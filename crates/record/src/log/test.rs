@@ -8,7 +8,10 @@ const FORMATS: [Format; 3] = [Format::Cri, Format::Json, Format::Plain];
 
 fn encoded(format: Format, input: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    assert_eq!(encode(format, &mut out, usize::MAX, Stream::Stdout, 1, input), input.len());
+    assert_eq!(
+        encode(format, &mut out, usize::MAX, Stream::Stdout, 1, input),
+        input.len()
+    );
     out
 }
 
@@ -46,7 +49,10 @@ fn golden_entries() {
         made(Format::Json, "a<\"\\\t\u{7f}\u{e9}\u{2028}\n".as_bytes()),
         "{\"log\":\"a\\u003c\\\"\\\\\\u0009\u{7f}\u{e9}\\u2028\\n\",\"stream\":\"stderr\",\"time\":\"2024-02-29T12:34:56.12Z\"}\n"
     );
-    assert_eq!(made(Format::Json, b"\xff\xc3("), "{\"log\":\"\\ufffd\\ufffd(\",\"stream\":\"stderr\",\"time\":\"2024-02-29T12:34:56.12Z\"}\n");
+    assert_eq!(
+        made(Format::Json, b"\xff\xc3("),
+        "{\"log\":\"\\ufffd\\ufffd(\",\"stream\":\"stderr\",\"time\":\"2024-02-29T12:34:56.12Z\"}\n"
+    );
     assert_eq!(made(Format::Plain, b"a\0b"), "a\0b");
 }
 
@@ -54,7 +60,9 @@ fn golden_entries() {
 fn long_lines_are_split_at_the_piece_and_come_back() {
     for len in [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 1 << 17] {
         for end in ["", "\n"] {
-            let input = ["é".repeat(len / 2), "x".repeat(len % 2), end.to_owned()].concat().into_bytes();
+            let input = ["é".repeat(len / 2), "x".repeat(len % 2), end.to_owned()]
+                .concat()
+                .into_bytes();
             for format in FORMATS {
                 let file = encoded(format, &input);
                 let entries = decoded(format, &file, 4096);
@@ -67,7 +75,11 @@ fn long_lines_are_split_at_the_piece_and_come_back() {
 
 #[test]
 fn a_line_of_exactly_the_piece_is_one_full_entry() {
-    let entries = decoded(Format::Cri, &encoded(Format::Cri, &[b"x".repeat(PIECE), b"\n".to_vec()].concat()), 1 << 20);
+    let entries = decoded(
+        Format::Cri,
+        &encoded(Format::Cri, &[b"x".repeat(PIECE), b"\n".to_vec()].concat()),
+        1 << 20,
+    );
     assert_eq!(entries.len(), 1);
 }
 

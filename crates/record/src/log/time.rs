@@ -30,7 +30,9 @@ pub fn format_time(time: i64) -> [u8; 30] {
 pub fn parse_time(text: &[u8]) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;
-        digits.iter().try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))
+        digits.iter().try_fold(0, |value, digit| {
+            digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0'))
+        })
     };
     let is = |at: usize, byte: u8| text.get(at).is_some_and(|found| found.eq_ignore_ascii_case(&byte));
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
@@ -71,7 +73,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -95,11 +101,27 @@ mod test {
     #[test]
     fn known_times() {
         assert_eq!(&format_time(0), b"1970-01-01T00:00:00.000000000Z");
-        assert_eq!(&format_time(1_709_210_096_123_456_789), b"2024-02-29T12:34:56.123456789Z");
-        assert_eq!(parse_time(b"2024-02-29T12:34:56.123456789Z"), Some(1_709_210_096_123_456_789));
-        assert_eq!(parse_time(b"2024-02-29T14:34:56.5+02:00"), Some(1_709_210_096_500_000_000));
+        assert_eq!(
+            &format_time(1_709_210_096_123_456_789),
+            b"2024-02-29T12:34:56.123456789Z"
+        );
+        assert_eq!(
+            parse_time(b"2024-02-29T12:34:56.123456789Z"),
+            Some(1_709_210_096_123_456_789)
+        );
+        assert_eq!(
+            parse_time(b"2024-02-29T14:34:56.5+02:00"),
+            Some(1_709_210_096_500_000_000)
+        );
         assert_eq!(parse_time(b"1969-12-31T23:59:59Z"), Some(-1_000_000_000));
-        for bad in ["", "2024", "2024-02-29T12:34:56", "2024-02-29 12:34:56Z", "2024-13-29T12:34:56Z", "2024-02-29T12:34:56.Z"] {
+        for bad in [
+            "",
+            "2024",
+            "2024-02-29T12:34:56",
+            "2024-02-29 12:34:56Z",
+            "2024-13-29T12:34:56Z",
+            "2024-02-29T12:34:56.Z",
+        ] {
             assert_eq!(parse_time(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(parse_time(b"9999-12-31T23:59:59Z"), None, "i64 nanoseconds end in 2262");

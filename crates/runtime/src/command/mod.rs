@@ -9,10 +9,10 @@ mod message;
 
 use std::{
     ffi::OsString,
-    io::Write,
+    io::{ErrorKind, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use berth_core::ErrorCode;
@@ -24,6 +24,8 @@ use crate::{Call, CreateArgs, Created, Driver, Error, ExecArgs, Features, State,
 
 /// How long the clean-up after a failed create may take.
 const UNDO: Duration = Duration::from_secs(10);
+/// How long the processes of a killed runtime may take to be gone.
+const CGROUP_EMPTIES: Duration = Duration::from_secs(1);
 
 /// The driver's parameters; it holds nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -129,9 +131,12 @@ impl Driver for Command {
             work: Path::new("/"),
             timeout,
         };
-        // Before any flag of ours: not every runtime takes flags here, and the version needs none.
-        let bare = |args: &[&str]| Run::new("features", &call).bare(&self.binary, args);
-        let version = bare(&["--version"])?;
+        // Without flags of ours: not every runtime takes them here.
+        let bare = |command: &str| {
+            let args: Vec<&str> = self.args.iter().map(String::as_str).chain([command]).collect();
+            Run::new("features", &call).bare(&self.binary, &args)
+        };
+        let version = bare("--version")?;
         let first = version.lines().next().unwrap_or_default().trim();
         if first.is_empty() {
             return Err(Error::broken(
@@ -142,9 +147,7 @@ impl Driver for Command {
             ));
         }
         // runc before 1.1, crun before 1.8.6 and others know no such command: that is no error.
-        let features = bare(&["features"])
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok());
+        let features = bare("features").ok().and_then(|text| serde_json::from_str(&text).ok());
         Ok(Features {
             version: message::one_line(first),
             features: features.unwrap_or_default(),
@@ -214,6 +217,9 @@ impl Command {
         if !foreign {
             // The failure that brought us here is told; what this one leaves is found by the next delete.
             let _ = self.delete(&call, true);
+            if !self.systemd_cgroup {
+                remove_cgroup(args.bundle, call.id);
+            }
         }
     }
 
@@ -237,6 +243,27 @@ impl Command {
             },
             printed.bundle,
         ))
+    }
+}
+
+/// A runtime that was killed before it had written its state down has forgotten the cgroup that it made. Only the folder itself
+/// goes, and only if neither a process nor another group is in it: the name may be one that others use.
+fn remove_cgroup(bundle: &Path, id: &str) {
+    let config = berth_sys::file::read(&bundle.join("config.json"), crate::CONFIG_LIMIT).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    let name = match config["linux"]["cgroupsPath"].as_str() {
+        Some(path) if !path.is_empty() => path.to_owned(),
+        // What runc and crun call it then.
+        _ => format!("/{id}"),
+    };
+    // A relative one is below the runtime's own; nobody knows which that was.
+    let group = berth_sys::cgroup::Hierarchies::detect().and_then(|all| all.group_named(&name));
+    let Ok(group) = group else { return };
+    // Its last process has got the kill, and ends in its own time.
+    let until = Instant::now() + CGROUP_EMPTIES;
+    let busy = |folder: &&Path| std::fs::remove_dir(folder).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy);
+    while group.folders().into_iter().filter(busy).count() > 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
