@@ -230,8 +230,9 @@ fn execs_have_stdio_of_their_own() {
         one.input(&AttachInput { stdin: b"abc".to_vec().into(), close_stdin: true, ..AttachInput::default() }).unwrap();
         assert_eq!(one.rest(1), ("abc".into(), 5));
         // crun sets no size before the process runs.
+        let line = r#"until [ "$(stty size 2>/dev/null)" = "11 33" ]; do :; done; stty size"#;
         let stdio = Stdio { terminal: true, width: 33, height: 11, ..to(To::Log(window)) };
-        let _: ExecResponse = it.conn.call(Method::Exec, &exec("tty", stdio, "until stty size; do :; done 2>/dev/null")).unwrap();
+        let _: ExecResponse = it.conn.call(Method::Exec, &exec("tty", stdio, line)).unwrap();
         assert_eq!(Attached::new(it, of("tty")).0.rest(1), ("11 33\r\n".into(), 0));
         let (message, failure) = it.conn.call::<()>(Method::Attach, &AttachRequest::default()).unwrap_err();
         assert_eq!(ErrorCode::from_number(failure.code), Some(ErrorCode::WrongState), "{message}");
