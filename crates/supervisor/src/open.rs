@@ -18,9 +18,6 @@ use crate::store::Tomb;
 use crate::supervisor::{Inner, Methods};
 use crate::{Config, Error, Supervisor, container};
 
-/// Between the start and the first look at what an earlier daemon could not remove.
-const CLEAN_UP: Duration = Duration::from_millis(100);
-
 /// What a test puts fakes in for.
 pub struct Deps {
     pub clock: Arc<dyn Clock>,
@@ -92,7 +89,7 @@ impl Supervisor {
         }
         for name in index.strange {
             match Tomb::parse(&name) {
-                Some(tomb) => drop(tokio::spawn(container::remove::clean_up(env.clone(), tomb, CLEAN_UP))),
+                Some(tomb) => drop(tokio::spawn(container::remove::resume(env.clone(), tomb))),
                 None => tracing::warn!(
                     name,
                     "something in the containers' folder is not ours; it is left alone"

@@ -118,6 +118,12 @@ impl Task {
             self.record.started_at = started;
         }
         let state = match answer.state() {
+            // It was being deleted, and that goes on.
+            wire::State::Empty if self.record.state != StateRecord::Creating => {
+                self.link = Some(link);
+                self.state = State::Stopped;
+                return self.finish_removal(exit_seq).await;
+            }
             wire::State::Empty | wire::State::Creating => return self.undo(Some(link), true).await,
             // Run had not come to its end, and nobody would hear of it.
             wire::State::Created if self.record.run => return self.undo(Some(link), true).await,
@@ -167,6 +173,15 @@ impl Task {
             tracing::debug!(container = %self.key, %error, "its shim went just now");
         }
         tracing::debug!(container = %self.key, state = %self.state, "adopted");
+    }
+
+    /// The last daemon died while it deleted this.
+    async fn finish_removal(&mut self, exit_seq: Option<u64>) {
+        let exit = self.folder.as_ref().and_then(|f| f.exit().ok().flatten());
+        if let Some(exit) = exit {
+            self.stopped(exit.status(), exit_seq).await;
+        }
+        self.input(Input::DeleteForce, None);
     }
 
     fn tell_unless(&mut self, told: &Told, kind: EventKind) {
@@ -254,7 +269,7 @@ impl Task {
             made,
             force: true,
         };
-        let left = remove(removal).await;
+        let left = remove(removal).await.finish(&self.env);
         if !left.is_empty() {
             tracing::warn!(container = %self.key, ?left, "it was undone, but for this; it is tried again");
         }

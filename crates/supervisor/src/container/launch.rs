@@ -231,7 +231,7 @@ impl Launch {
             made: made.asked,
             force: true,
         };
-        let left = remove(removal).await;
+        let left = remove(removal).await.finish(&self.env);
         if !left.is_empty() {
             tracing::warn!(container = %self.key, ?left, "a start was undone, but for this; it is tried again");
         }

@@ -140,9 +140,7 @@ pub(crate) enum Fact {
         result: Result<(), CallError>,
         reply: Reply<Deleted>,
     },
-    Removed {
-        left: Vec<String>,
-    },
+    Removed(remove::Removed),
     /// Time to try again what the journal did not take.
     Retry,
 }

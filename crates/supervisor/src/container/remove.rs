@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use berth_core::{ContainerKey, ExitReason};
+use berth_core::{ContainerKey, EventKind, ExitReason};
 use berth_record::{ContainerRecord, Folder};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
@@ -19,6 +19,7 @@ use crate::env::Env;
 use crate::shim::CallError;
 use crate::stage::stage;
 use crate::store::{self, Tomb};
+use crate::types::NewEvent;
 
 /// On top of the runtime's own deadline, for what the shim does around its call.
 const SLACK: Duration = Duration::from_secs(5);
@@ -48,7 +49,7 @@ impl Task {
         }
         stage!("delete.begun");
         let Some(folder) = self.folder.clone() else {
-            return self.beside(async { Fact::Removed { left: Vec::new() } });
+            return self.beside(async { Fact::Removed(Removed::default()) });
         };
         let log = self.log_path(&(&self.record.stdio).into()).is_some();
         let removal = Removal {
@@ -63,16 +64,36 @@ impl Task {
             // What ended is deleted as such; anything else was wished with force.
             force: self.exit.as_ref().is_none_or(|e| e.reason == ExitReason::Lost),
         };
-        self.beside(async move {
-            Fact::Removed {
-                left: remove(removal).await,
-            }
-        });
+        self.beside(async move { Fact::Removed(remove(removal).await) });
     }
 }
 
-/// Answers what could not be removed; that is tried again in the background.
-pub(super) async fn remove(removal: Removal) -> Vec<String> {
+/// What a removal came to: the id is free on disk, and the rest of the folder waits to be removed.
+#[derive(Default)]
+pub(crate) struct Removed {
+    left: Vec<String>,
+    tomb: Option<Tomb>,
+}
+
+impl Removed {
+    /// Removes the rest, once it was told that the container is deleted. Answers what is left; that is tried again in the background.
+    pub(super) fn finish(self, env: &Arc<Env>) -> Vec<String> {
+        let Self { mut left, tomb } = self;
+        let Some(tomb) = tomb else { return left };
+        if left.is_empty()
+            && let Err(e) = tomb.remove(&env.layout)
+        {
+            left.push(format!("folder {}: {e}", tomb.path(&env.layout).display()));
+        }
+        if !left.is_empty() {
+            tokio::spawn(clean_up(env.clone(), tomb, RETRY.0));
+        }
+        left
+    }
+}
+
+/// All but the last step.
+pub(super) async fn remove(removal: Removal) -> Removed {
     let Removal {
         env,
         key,
@@ -100,24 +121,11 @@ pub(super) async fn remove(removal: Removal) -> Vec<String> {
             left.push(format!("log folder {}: {e}", env.layout.log_dir(&key).display()));
         }
     }
-    let tomb = match store::bury(&env.layout, &key, &record.incarnation) {
-        Ok(tomb) => tomb,
-        Err(e) => {
-            left.push(format!("folder {}: {e}", env.layout.container(&key).display()));
-            return left;
-        }
-    };
+    let tomb = store::bury(&env.layout, &key, &record.incarnation)
+        .inspect_err(|e| left.push(format!("folder {}: {e}", env.layout.container(&key).display())))
+        .ok();
     stage!("delete.renamed");
-    if left.is_empty()
-        && let Err(e) = tomb.remove(&env.layout)
-    {
-        left.push(format!("folder {}: {e}", tomb.path(&env.layout).display()));
-    }
-    stage!("delete.removed");
-    if !left.is_empty() {
-        tokio::spawn(clean_up(env, tomb, RETRY.0));
-    }
-    left
+    Removed { left, tomb }
 }
 
 /// Has a shim remove all that it and the runtime made; a mute one is replaced by another. Answers what is left.
@@ -212,7 +220,7 @@ async fn gone(link: &Link) {
 }
 
 /// Tries until nothing is left, ever more rarely.
-pub(crate) async fn clean_up(env: Arc<Env>, tomb: Tomb, first: Duration) {
+async fn clean_up(env: Arc<Env>, tomb: Tomb, first: Duration) {
     let mut pause = first;
     loop {
         tokio::time::sleep(pause).await;
@@ -225,6 +233,40 @@ pub(crate) async fn clean_up(env: Arc<Env>, tomb: Tomb, first: Duration) {
             Err(error) => tracing::warn!(container = %tomb.key, %error, "a deleted container can't be cleaned up yet"),
         }
         pause = (pause * 2).clamp(RETRY.0, RETRY.1);
+    }
+}
+
+/// One that an earlier daemon buried: it may have died before it could tell.
+pub(crate) async fn resume(env: Arc<Env>, tomb: Tomb) {
+    tell_deleted(&env, &tomb).await;
+    clean_up(env, tomb, Duration::ZERO).await;
+}
+
+async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb) {
+    let record = tomb
+        .open(&env.layout)
+        .ok()
+        .and_then(|folder| folder.container().ok().flatten());
+    let Some(Ok(incarnation)) = record.map(|record| record.incarnation.parse()) else {
+        return;
+    };
+    let told = env.told().await;
+    if !told.has(incarnation, None, EventKind::Created) || told.has(incarnation, None, EventKind::Deleted) {
+        return;
+    }
+    let event = NewEvent {
+        at: env.clock.now(),
+        kind: EventKind::Deleted,
+        key: tomb.key.clone(),
+        incarnation,
+        exec_id: None,
+        pid: 0,
+        exit: None,
+        stages: Vec::new(),
+        message: String::new(),
+    };
+    if let Err(error) = env.bus.publish(event) {
+        tracing::error!(container = %tomb.key, %error, "that it was deleted could not be told");
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::execs::Exec;
 use super::exits::{Ending, Unsaid};
+use super::remove::Removed;
 use super::{Change, FACTS, Fact, Handle, Link, Snapshot, Starter, WISHES, Wish};
 use crate::Error;
 use crate::env::Env;
@@ -49,7 +50,7 @@ pub(crate) struct Task {
     /// Gives the launch up.
     pub(super) abort: Option<oneshot::Sender<()>>,
     pub(super) removing: bool,
-    pub(super) left: Vec<String>,
+    pub(super) removed: Removed,
     joiners: Vec<Reply<Deleted>>,
     view: watch::Sender<Option<Arc<Snapshot>>>,
     pub(super) facts_in: mpsc::Sender<Fact>,
@@ -126,7 +127,7 @@ impl Task {
             queued: None,
             abort: None,
             removing: false,
-            left: Vec::new(),
+            removed: Removed::default(),
             joiners: Vec::new(),
             view,
             facts_in,
@@ -281,13 +282,15 @@ impl Task {
     fn forget(&mut self) {
         self.done = true;
         self.publish();
+        let left = std::mem::take(&mut self.removed).finish(&self.env);
+        stage!("delete.removed");
         self.env.registry.remove(&self.key);
-        let deleted = Deleted {
-            exit: self.exit.clone(),
-            left: std::mem::take(&mut self.left),
-        };
+        let exit = self.exit.clone();
         for joiner in self.joiners.drain(..) {
-            joiner.send(Ok(deleted.clone()));
+            joiner.send(Ok(Deleted {
+                exit: exit.clone(),
+                left: left.clone(),
+            }));
         }
     }
 
@@ -370,8 +373,8 @@ impl Task {
             }
             Fact::ExecAnswered { exec, result, reply } => self.exec_answered(exec, result, reply),
             Fact::ExecDeleted { exec, result, reply } => self.exec_deleted(exec, result, reply),
-            Fact::Removed { left } => {
-                self.left = left;
+            Fact::Removed(removed) => {
+                self.removed = removed;
                 self.input(Input::Removed, None);
             }
             Fact::Retry => {
