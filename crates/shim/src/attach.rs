@@ -26,10 +26,16 @@ impl Shim {
     pub fn attach(&mut self, to: ReplyTo, request: &AttachRequest) -> Result<(), Error> {
         let operation = "attach";
         let Some(child) = self.child(&request.exec_id) else {
-            return Err(Error::NotFound { operation, what: format!("process {:?}", request.exec_id) });
+            return Err(Error::NotFound {
+                operation,
+                what: format!("process {:?}", request.exec_id),
+            });
         };
         let Some(ring) = child.stdio.ring() else {
-            return Err(Error::State { operation, problem: "the output of this process is not kept".into() });
+            return Err(Error::State {
+                operation,
+                problem: "the output of this process is not kept".into(),
+            });
         };
         let next = request.offset.unwrap_or(u64::MAX).min(ring.end());
         let opened = AttachOutput {
@@ -40,7 +46,12 @@ impl Shim {
         };
         let child = child.id;
         self.send_output(to, &opened);
-        self.attached.push(Attached { conn: to.conn, stream: to.stream, child, next });
+        self.attached.push(Attached {
+            conn: to.conn,
+            stream: to.stream,
+            child,
+            next,
+        });
         Ok(())
     }
 
@@ -53,10 +64,19 @@ impl Shim {
 
     /// A message that does not decode, or that belongs to no stream, is dropped: its stream has ended.
     pub fn attach_input(&mut self, from: ReplyTo, body: Bytes) {
-        let stream = self.attached.iter().find(|a| a.conn == from.conn && a.stream == from.stream);
-        let Some(id) = stream.map(|attached| attached.child) else { return };
-        let Ok(input) = rpc::parse::<AttachInput>("attach input", body) else { return };
-        let Some(child) = self.children.iter_mut().find(|child| child.id == id) else { return };
+        let stream = self
+            .attached
+            .iter()
+            .find(|a| a.conn == from.conn && a.stream == from.stream);
+        let Some(id) = stream.map(|attached| attached.child) else {
+            return;
+        };
+        let Ok(input) = rpc::parse::<AttachInput>("attach input", body) else {
+            return;
+        };
+        let Some(child) = self.children.iter_mut().find(|child| child.id == id) else {
+            return;
+        };
         if !input.stdin.is_empty() {
             child.stdio.input(&input.stdin);
         }
@@ -88,7 +108,12 @@ impl Shim {
         let mut sent = false;
         let mut at = 0;
         while at < self.attached.len() {
-            let Attached { conn, stream, child, next } = self.attached[at];
+            let Attached {
+                conn,
+                stream,
+                child,
+                next,
+            } = self.attached[at];
             let to = ReplyTo { conn, stream };
             if !self.conn(conn).is_some_and(|conn| conn.has_room()) {
                 at += 1;
@@ -103,18 +128,38 @@ impl Shim {
             if let Some(chunk) = chunk {
                 self.attached[at].next = chunk.offset + chunk.len as u64;
                 if chunk.lost > 0 {
-                    self.send_output(to, &AttachOutput { lost_bytes: chunk.lost, ..AttachOutput::default() });
+                    self.send_output(
+                        to,
+                        &AttachOutput {
+                            lost_bytes: chunk.lost,
+                            ..AttachOutput::default()
+                        },
+                    );
                 }
                 let stream = match chunk.stream {
                     Stream::Stdout => 1,
                     Stream::Stderr => 2,
                 };
                 let data = data.into();
-                self.send_output(to, &AttachOutput { offset: chunk.offset, stream, data, ..AttachOutput::default() });
+                self.send_output(
+                    to,
+                    &AttachOutput {
+                        offset: chunk.offset,
+                        stream,
+                        data,
+                        ..AttachOutput::default()
+                    },
+                );
                 sent = true;
             } else if child.told {
                 let exit = child.exit;
-                self.send_output(to, &AttachOutput { exit, ..AttachOutput::default() });
+                self.send_output(
+                    to,
+                    &AttachOutput {
+                        exit,
+                        ..AttachOutput::default()
+                    },
+                );
                 self.answer(to, &());
                 self.attached.remove(at);
                 sent = true;
@@ -127,7 +172,9 @@ impl Shim {
 
     /// Ends the streams of a process that is being removed.
     pub fn detach(&mut self, child: u32) {
-        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached).into_iter().partition(|a| a.child == child);
+        let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
+            .into_iter()
+            .partition(|a| a.child == child);
         self.attached = stay;
         for Attached { conn, stream, .. } in gone {
             self.answer(ReplyTo { conn, stream }, &());

@@ -40,11 +40,19 @@ pub struct Queued {
 
 impl Shim {
     pub fn frame(&mut self, conn: u32, role: Role, frame: Frame) {
-        let to = ReplyTo { conn, stream: frame.stream };
+        let to = ReplyTo {
+            conn,
+            stream: frame.stream,
+        };
         match frame.kind {
             Kind::Request => match rpc::parse_request(frame.body) {
                 Ok((method, _)) if role == Role::Tool && !matches!(method, Method::State | Method::Attach) => {
-                    self.refuse(to, &Error::Tool { operation: method.name() });
+                    self.refuse(
+                        to,
+                        &Error::Tool {
+                            operation: method.name(),
+                        },
+                    );
                 }
                 Ok((method, payload)) => self.call(Queued { to, method, payload }),
                 Err(error) => self.refuse(to, &error.into()),
@@ -69,27 +77,48 @@ impl Shim {
         let Queued { to, method, payload } = call;
         let operation = method.name();
         let begun = match method {
-            _ if waits => Err(Error::State { operation, problem: "too many calls wait".into() }),
-            Method::Create => parse(operation, payload).map_err(Error::from).and_then(|r| self.create(to, r)),
+            _ if waits => Err(Error::State {
+                operation,
+                problem: "too many calls wait".into(),
+            }),
+            Method::Create => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.create(to, r)),
             Method::Start => self.start(to),
-            Method::Exec => parse(operation, payload).map_err(Error::from).and_then(|r| self.exec(to, r)),
+            Method::Exec => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.exec(to, r)),
             Method::Pause => self.pause(to),
             Method::Resume => self.resume(to),
-            Method::Update => parse(operation, payload).map_err(Error::from).and_then(|r| self.update(to, r)),
-            Method::Delete => parse(operation, payload).map_err(Error::from).and_then(|r| self.delete(to, r)),
-            Method::Signal => parse(operation, payload).map_err(Error::from).and_then(|r| self.signal(to, &r)),
-            Method::Resize => parse(operation, payload).map_err(Error::from).and_then(|r| self.resize(to, &r)),
-            Method::CloseStdin => parse(operation, payload).map_err(Error::from).and_then(|r| self.close_stdin(to, &r)),
+            Method::Update => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.update(to, r)),
+            Method::Delete => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.delete(to, r)),
+            Method::Signal => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.signal(to, &r)),
+            Method::Resize => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.resize(to, &r)),
+            Method::CloseStdin => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.close_stdin(to, &r)),
             Method::State => {
                 self.answer(to, &self.describe());
                 Ok(())
             }
-            Method::Events => parse(operation, payload).map_err(Error::from).map(|r| self.events(to, &r)),
+            Method::Events => parse(operation, payload)
+                .map_err(Error::from)
+                .map(|r| self.events(to, &r)),
             Method::Ack => parse(operation, payload).map_err(Error::from).map(|r: AckRequest| {
                 self.outbox.ack(r.number);
                 self.answer(to, &AckResponse {});
             }),
-            Method::Attach => parse(operation, payload).map_err(Error::from).and_then(|r| self.attach(to, &r)),
+            Method::Attach => parse(operation, payload)
+                .map_err(Error::from)
+                .and_then(|r| self.attach(to, &r)),
             Method::Shutdown => self.shutdown(to),
         };
         if let Err(error) = begun {
@@ -113,7 +142,13 @@ impl Shim {
         match rpc::response_ok(to.stream, message) {
             Ok(bytes) => self.send(to.conn, &bytes),
             Err(error) => {
-                self.refuse(to, &Error::Invalid { operation: "answer", problem: error.to_string() });
+                self.refuse(
+                    to,
+                    &Error::Invalid {
+                        operation: "answer",
+                        problem: error.to_string(),
+                    },
+                );
             }
         }
     }
@@ -126,9 +161,18 @@ impl Shim {
     fn describe(&self) -> StateResponse {
         let dropped = |child: &Child| child.stdio.ring().map_or(0, crate::writer::Ring::dropped);
         StateResponse {
-            incarnation: self.container.as_ref().map(|c| c.incarnation.clone()).unwrap_or_default(),
+            incarnation: self
+                .container
+                .as_ref()
+                .map(|c| c.incarnation.clone())
+                .unwrap_or_default(),
             state: self.state.into(),
-            processes: self.children.iter().filter(|child| child.born.is_some()).map(Child::to_wire).collect(),
+            processes: self
+                .children
+                .iter()
+                .filter(|child| child.born.is_some())
+                .map(Child::to_wire)
+                .collect(),
             cgroup: self.container.as_ref().map(|c| c.cgroup.clone()).unwrap_or_default(),
             oom_kills: self.oom_kills(),
             log_dropped_bytes: self.children.iter().map(dropped).sum(),
@@ -138,7 +182,13 @@ impl Shim {
 
     fn events(&mut self, to: ReplyTo, request: &EventsRequest) {
         if let Some(older) = self.outbox.subscribe(to.conn, to.stream, request.after) {
-            self.answer(ReplyTo { conn: older.conn, stream: older.stream }, &());
+            self.answer(
+                ReplyTo {
+                    conn: older.conn,
+                    stream: older.stream,
+                },
+                &(),
+            );
         }
     }
 
@@ -163,13 +213,19 @@ impl Shim {
         let made = self.child(exec_id).filter(|child| child.born.is_some());
         made.ok_or_else(|| Error::NotFound {
             operation,
-            what: if exec_id.is_empty() { "init process".into() } else { format!("exec {exec_id}") },
+            what: if exec_id.is_empty() {
+                "init process".into()
+            } else {
+                format!("exec {exec_id}")
+            },
         })
     }
 
     fn signal(&mut self, to: ReplyTo, request: &SignalRequest) -> Result<(), Error> {
         let operation = "signal";
-        let signal = i32::try_from(request.signal).ok().filter(|number| (1..=64).contains(number));
+        let signal = i32::try_from(request.signal)
+            .ok()
+            .filter(|number| (1..=64).contains(number));
         let signal = signal.ok_or_else(|| Error::Invalid {
             operation,
             problem: format!("{} is not between 1 and 64", request.signal),
@@ -183,9 +239,14 @@ impl Shim {
             } else {
                 let child = self.process(operation, &request.exec_id)?;
                 if !child.lives() {
-                    return Err(Error::State { operation, problem: "the process has ended".into() });
+                    return Err(Error::State {
+                        operation,
+                        problem: "the process has ended".into(),
+                    });
                 }
-                child.signal(signal).map_err(Error::io(operation, child.pid().to_string()))?;
+                child
+                    .signal(signal)
+                    .map_err(Error::io(operation, child.pid().to_string()))?;
             }
             if !request.request_id.is_empty() {
                 self.recent.push_back(request.request_id.clone());
@@ -197,7 +258,9 @@ impl Shim {
     }
 
     fn resize(&mut self, to: ReplyTo, request: &ResizeRequest) -> Result<(), Error> {
-        self.process("resize", &request.exec_id)?.stdio.resize(request.width, request.height)?;
+        self.process("resize", &request.exec_id)?
+            .stdio
+            .resize(request.width, request.height)?;
         self.answer(to, &ResizeResponse {});
         Ok(())
     }
@@ -211,7 +274,10 @@ impl Shim {
     fn shutdown(&mut self, to: ReplyTo) -> Result<(), Error> {
         let operation = "shutdown";
         if self.children.iter().any(Child::lives) || !self.tasks.is_empty() {
-            return Err(Error::State { operation, problem: "a process of the container lives, or a call is under way".into() });
+            return Err(Error::State {
+                operation,
+                problem: "a process of the container lives, or a call is under way".into(),
+            });
         }
         stage!("shutdown.begin");
         // First the socket: who finds none knows that this shim is gone.
@@ -235,6 +301,9 @@ impl Shim {
             State::Paused => "paused",
             State::Stopped => "stopped",
         };
-        Err(Error::State { operation, problem: format!("the container is {name}") })
+        Err(Error::State {
+            operation,
+            problem: format!("the container is {name}"),
+        })
     }
 }

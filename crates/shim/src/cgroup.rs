@@ -20,7 +20,11 @@ pub enum Version {
 }
 
 pub fn version() -> Version {
-    if Path::new(ROOT).join("cgroup.controllers").exists() { Version::V2 } else { Version::V1 }
+    if Path::new(ROOT).join("cgroup.controllers").exists() {
+        Version::V2
+    } else {
+        Version::V1
+    }
 }
 
 /// The process's group, as /proc/PID/cgroup shows it; "" if there is none.
@@ -68,7 +72,9 @@ pub fn oom_kills(group: &str) -> u64 {
 }
 
 fn parse_oom_kills(text: &str) -> u64 {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Whether this group is a container's alone: not the root, and neither ours nor above ours.
@@ -82,7 +88,10 @@ pub fn is_its_own(group: &str) -> bool {
 /// many there were.
 pub fn signal_all(group: &str, signal: i32) -> io::Result<usize> {
     if !is_its_own(group) {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("cgroup {group:?} is not the container's alone")));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("cgroup {group:?} is not the container's alone"),
+        ));
     }
     let mut count = 0;
     for pid in members(&folder(group)) {
@@ -111,7 +120,9 @@ pub fn remove(group: &str) {
     let until = Instant::now() + DYING;
     for folder in folders {
         // Nothing tells when the last process that was killed has left it.
-        while fs::remove_dir(&folder).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) && Instant::now() < until {
+        while fs::remove_dir(&folder).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+            && Instant::now() < until
+        {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -119,7 +130,11 @@ pub fn remove(group: &str) {
 
 fn members(folder: &Path) -> Vec<u32> {
     let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    let mut pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect();
+    let mut pids: Vec<u32> = text
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|pid| *pid != 0)
+        .collect();
     let below = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         pids.extend(members(&entry.path()));

@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use berth_wire::hello::{self, Hello, Role, Verdict};
 use berth_wire::ttrpc::{Decoder, Frame};
@@ -113,7 +113,9 @@ impl Conn {
             let (head, rest) = bytes.split_at(wanted.min(bytes.len()));
             self.greeting.extend_from_slice(head);
             bytes = rest;
-            let Ok(greeting) = <[u8; hello::LEN]>::try_from(self.greeting.as_slice()) else { return };
+            let Ok(greeting) = <[u8; hello::LEN]>::try_from(self.greeting.as_slice()) else {
+                return;
+            };
             self.greeting = Vec::new();
             let Ok(hello) = Hello::decode(&greeting) else {
                 taken.gone = true;
@@ -125,7 +127,10 @@ impl Conn {
                 self.closing = true;
                 return;
             }
-            self.peer = Some(Peer { role: hello.role, epoch: hello.epoch });
+            self.peer = Some(Peer {
+                role: hello.role,
+                epoch: hello.epoch,
+            });
             if hello.role == Role::Daemon {
                 taken.greeted = Some(hello.epoch);
             }
@@ -164,7 +169,10 @@ impl Conn {
         if self.out.is_empty() {
             self.out = VecDeque::new();
         }
-        let want = Want { read: self.has_room() && !self.held && !self.closing, write: !self.out.is_empty() };
+        let want = Want {
+            read: self.has_room() && !self.held && !self.closing,
+            write: !self.out.is_empty(),
+        };
         self.fd.want(want).is_ok()
     }
 }

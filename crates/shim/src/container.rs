@@ -22,7 +22,10 @@ pub struct Container {
 
 impl Container {
     pub fn new(request: &CreateRequest, folder: &Rc<OwnedFd>) -> Result<Container, Error> {
-        let invalid = |problem: &str| Error::Invalid { operation: "create", problem: problem.into() };
+        let invalid = |problem: &str| Error::Invalid {
+            operation: "create",
+            problem: problem.into(),
+        };
         if request.id.is_empty() || !request.bundle.starts_with('/') {
             return Err(invalid("an id and an absolute path of a bundle are needed"));
         }

@@ -37,7 +37,10 @@ impl Shim {
         }
         let busy = !self.tasks.is_empty() || self.children.iter().any(Child::lives);
         if busy && !request.force {
-            return Err(Error::State { operation: "delete", problem: "a process of the container lives".into() });
+            return Err(Error::State {
+                operation: "delete",
+                problem: "a process of the container lives".into(),
+            });
         }
         if self.container.is_none() {
             self.answer(to, &DeleteResponse::default());
@@ -72,7 +75,9 @@ impl Shim {
         if untold && deleting.left.is_empty() {
             return;
         }
-        let Some(Deleting { to, mut left }) = self.deleting.take() else { return };
+        let Some(Deleting { to, mut left }) = self.deleting.take() else {
+            return;
+        };
         if left.is_empty() {
             left = self.remove_files();
         }
@@ -92,7 +97,10 @@ impl Shim {
 
     fn remove_files(&self) -> Vec<String> {
         let ids = self.records.exec_ids();
-        let execs = ids.iter().filter_map(|id| self.records.remove_exec(id).err()).map(|error| error.to_string());
+        let execs = ids
+            .iter()
+            .filter_map(|id| self.records.remove_exec(id).err())
+            .map(|error| error.to_string());
         let mut left: Vec<String> = execs.collect();
         if let Err(error) = file::unlink_at(&self.folder, PROCESS_FILE) {
             left.push(format!("{PROCESS_FILE}: {error}"));
@@ -114,7 +122,10 @@ impl Shim {
                 let _ = child.signal(berth_sys::signal::SIGKILL);
             }
             if !child.told {
-                return Err(Error::State { operation, problem: format!("exec {} has not ended", request.exec_id) });
+                return Err(Error::State {
+                    operation,
+                    problem: format!("exec {} has not ended", request.exec_id),
+                });
             }
             let id = child.id;
             self.detach(id);

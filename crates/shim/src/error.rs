@@ -18,7 +18,12 @@ pub enum Error {
     Exists { operation: &'static str, what: String },
     /// The driver's own words, as a creator reported them.
     #[error("{message}")]
-    Driver { code: u32, message: String, runtime_message: String, exit_code: u32 },
+    Driver {
+        code: u32,
+        message: String,
+        runtime_message: String,
+        exit_code: u32,
+    },
     #[error("{operation}: not done within {after_ms} ms; it was undone")]
     Timeout { operation: &'static str, after_ms: u64 },
     #[error("{operation}: given up for a delete")]
@@ -28,9 +33,16 @@ pub enum Error {
     #[error("{operation}: only a daemon may ask this")]
     Tool { operation: &'static str },
     #[error("{operation} {path}: {source}")]
-    Io { operation: &'static str, path: String, source: io::Error },
+    Io {
+        operation: &'static str,
+        path: String,
+        source: io::Error,
+    },
     #[error("{operation}: {source}")]
-    Record { operation: &'static str, source: berth_record::Error },
+    Record {
+        operation: &'static str,
+        source: berth_record::Error,
+    },
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -41,7 +53,11 @@ const EXHAUSTED: [i32; 6] = [28, 24, 23, 12, 11, 122];
 impl Error {
     pub fn io(operation: &'static str, path: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
-        move |source| Error::Io { operation, path, source }
+        move |source| Error::Io {
+            operation,
+            path,
+            source,
+        }
     }
 
     /// Of `berth.v1.ErrorCode`.
@@ -67,10 +83,20 @@ impl Error {
 
     pub fn failure(&self) -> Failure {
         match self {
-            Error::Driver { code, runtime_message, exit_code, .. } => {
-                Failure { code: *code, runtime_message: runtime_message.clone(), exit_code: *exit_code }
-            }
-            other => Failure { code: other.code(), ..Failure::default() },
+            Error::Driver {
+                code,
+                runtime_message,
+                exit_code,
+                ..
+            } => Failure {
+                code: *code,
+                runtime_message: runtime_message.clone(),
+                exit_code: *exit_code,
+            },
+            other => Failure {
+                code: other.code(),
+                ..Failure::default()
+            },
         }
     }
 }

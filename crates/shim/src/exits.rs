@@ -20,11 +20,17 @@ const LAST_TURNS: usize = 64;
 impl Shim {
     /// Takes the status of every child that has ended and that may be reaped now.
     pub fn reap(&mut self) {
-        let living: Vec<u32> = self.children.iter().filter(|child| child.lives()).map(|child| child.id).collect();
+        let living: Vec<u32> = self
+            .children
+            .iter()
+            .filter(|child| child.lives())
+            .map(|child| child.id)
+            .collect();
         for id in living {
             self.reap_child(id);
         }
-        self.ending.retain(|pid| !matches!(process::reap(*pid), Ok(Some(_)) | Err(_)));
+        self.ending
+            .retain(|pid| !matches!(process::reap(*pid), Ok(Some(_)) | Err(_)));
         for child in &mut self.children {
             if let Some(writer) = child.stdio.writer()
                 && let Ok(Some(ended)) = process::reap(writer)
@@ -40,8 +46,12 @@ impl Shim {
     fn reap_child(&mut self, id: u32) {
         let now = Instant::now();
         let drain = self.container.as_ref().map(|container| container.drain_timeout);
-        let Some(child) = self.children.iter_mut().find(|child| child.id == id) else { return };
-        let Ok(Some(ended)) = process::reap(child.pid()) else { return };
+        let Some(child) = self.children.iter_mut().find(|child| child.id == id) else {
+            return;
+        };
+        let Ok(Some(ended)) = process::reap(child.pid()) else {
+            return;
+        };
         stage!("exit.reaped");
         let signal = match ended {
             Ended::Exited(_) => 0,
@@ -50,7 +60,12 @@ impl Shim {
         if let Some(born) = &mut child.born {
             born.pidfd = None;
         }
-        child.exit = Some(Exit { code: ended.code(), signal, oom: false, at: time::realtime() });
+        child.exit = Some(Exit {
+            code: ended.code(),
+            signal,
+            oom: false,
+            at: time::realtime(),
+        });
         child.drain_by = Some(now + drain.unwrap_or_default());
         child.stdio.ended();
         let is_init = child.is_init();
@@ -71,7 +86,10 @@ impl Shim {
         for child in &self.children {
             let _ = child.signal(signal::SIGKILL);
         }
-        let shares = self.init().and_then(|init| init.born.as_ref()).is_some_and(|born| !born.own_pid_namespace);
+        let shares = self
+            .init()
+            .and_then(|init| init.born.as_ref())
+            .is_some_and(|born| !born.own_pid_namespace);
         if shares && let Some(container) = &self.container {
             // An empty or unusable group has nobody to end.
             let _ = cgroup::signal_all(&container.cgroup, signal::SIGKILL);
@@ -92,7 +110,10 @@ impl Shim {
     pub fn knows(&self, pid: u32) -> bool {
         self.ending.contains(&pid)
             || self.tasks.iter().any(|task| task.creator.pid == pid)
-            || self.children.iter().any(|child| child.lives() && child.pid() == pid || child.stdio.writer() == Some(pid))
+            || self
+                .children
+                .iter()
+                .any(|child| child.lives() && child.pid() == pid || child.stdio.writer() == Some(pid))
     }
 
     /// Tells the exits whose output is where it belongs, or has had its time.
@@ -101,9 +122,16 @@ impl Shim {
         // Execs first: the init stands at the front.
         let order: Vec<u32> = self.children.iter().rev().map(|child| child.id).collect();
         for id in order {
-            let others_told = self.children.iter().all(|other| other.is_init() || other.told || other.born.is_none());
-            let Some(child) = self.children.iter_mut().find(|child| child.id == id) else { continue };
-            let Some(exit) = child.exit.filter(|_| !child.told && !child.busy) else { continue };
+            let others_told = self
+                .children
+                .iter()
+                .all(|other| other.is_init() || other.told || other.born.is_none());
+            let Some(child) = self.children.iter_mut().find(|child| child.id == id) else {
+                continue;
+            };
+            let Some(exit) = child.exit.filter(|_| !child.told && !child.busy) else {
+                continue;
+            };
             let late = child.drain_by.is_some_and(|by| by <= now);
             if !late && (!child.stdio.is_drained() || child.is_init() && !others_told) {
                 continue;
@@ -116,7 +144,11 @@ impl Shim {
             let _ = self.records.exit(child, &exit);
             stage!("exit.recorded");
             child.told = true;
-            let exited = ProcessExited { exec_id: child.exec_id.clone(), pid: child.pid(), exit: Some(exit) };
+            let exited = ProcessExited {
+                exec_id: child.exec_id.clone(),
+                pid: child.pid(),
+                exit: Some(exit),
+            };
             self.outbox.exited(exited);
             stage!("exit.queued");
         }

@@ -22,7 +22,12 @@ pub struct Sampler {
 
 impl Shim {
     pub fn watch_for_foreign_wait(&mut self, creator: u32, stage: &'static str, begun: Instant) {
-        self.sampler = Some(Sampler { creator, stage, next: begun + EVERY, last: None });
+        self.sampler = Some(Sampler {
+            creator,
+            stage,
+            next: begun + EVERY,
+            last: None,
+        });
     }
 
     pub fn sample(&mut self, now: Instant) {
@@ -50,7 +55,11 @@ impl Used {
         let mut used = Used { cpu: 0, busy: false };
         for pid in process::descendants(creator).unwrap_or_default() {
             let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-            used.cpu += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+            used.cpu += text
+                .split(' ')
+                .next()
+                .and_then(|ns| ns.parse::<u64>().ok())
+                .unwrap_or(0);
             used.busy |= process::stat(pid).is_ok_and(|stat| matches!(stat.state, 'R' | 'D'));
         }
         used

@@ -37,9 +37,13 @@ impl Shim {
         let spec = request.stdio.unwrap_or_default();
         let child = self.new_id();
         let (stdio, ends) = Stdio::open(&spec, child, &self.poll, &self.folder, true)?;
-        self.children.insert(0, Child::new(child, String::new(), String::new(), stdio));
+        self.children
+            .insert(0, Child::new(child, String::new(), String::new(), stdio));
         self.state = State::Creating;
-        let op = Op::Create { child, start: request.start };
+        let op = Op::Create {
+            child,
+            start: request.start,
+        };
         if let Err(error) = self.launch(op, vec![to], Job::Create { start: request.start }, Some(ends)) {
             self.forget_init();
             return Err(error);
@@ -51,12 +55,24 @@ impl Shim {
     /// A creator has made this process.
     pub fn born(&mut self, id: u32, is_init: bool, created: &Created) -> Result<(), Error> {
         let operation = if is_init { "create" } else { "exec" };
-        let Some(at) = self.children.iter().position(|child| child.id == id) else { return Ok(()) };
+        let Some(at) = self.children.iter().position(|child| child.id == id) else {
+            return Ok(());
+        };
         let child = &mut self.children[at];
         // Not reaped yet, even if it has ended: unknown children are held meanwhile.
         let pidfd = process::pidfd_open(created.pid).map_err(Error::io(operation, created.pid.to_string()))?;
-        let Created { pid, start_time, own_pid_namespace, .. } = *created;
-        child.born = Some(Born { pid, start_time, pidfd: Some(pidfd), own_pid_namespace });
+        let Created {
+            pid,
+            start_time,
+            own_pid_namespace,
+            ..
+        } = *created;
+        child.born = Some(Born {
+            pid,
+            start_time,
+            pidfd: Some(pidfd),
+            own_pid_namespace,
+        });
         child.oom_before = created.oom_kills;
         if is_init {
             stage!("create.made");
@@ -89,8 +105,14 @@ impl Shim {
     }
 
     pub fn record_state(&mut self) -> Result<(), Error> {
-        let Some(container) = &self.container else { return Ok(()) };
-        self.records.state(self.state, container, self.children.first().filter(|child| child.is_init()))
+        let Some(container) = &self.container else {
+            return Ok(());
+        };
+        self.records.state(
+            self.state,
+            container,
+            self.children.first().filter(|child| child.is_init()),
+        )
     }
 
     pub fn create_ended(
@@ -138,15 +160,26 @@ impl Shim {
         let job = self.removal(false);
         let refusal = error.to_string();
         if self.launch(Op::Undo { error }, to.clone(), job, None).is_err() {
-            let error = Error::State { operation: "create", problem: format!("{refusal}; and it could not be undone") };
+            let error = Error::State {
+                operation: "create",
+                problem: format!("{refusal}; and it could not be undone"),
+            };
             self.undo_ended(&to, &error);
         }
     }
 
     /// What a delete or an undo has to do.
     pub fn removal(&self, thaw: bool) -> Job {
-        let cgroup = self.container.as_ref().map(|container| container.cgroup.clone()).unwrap_or_default();
-        Job::Delete(Delete { victims: self.victims(), thaw, cgroup })
+        let cgroup = self
+            .container
+            .as_ref()
+            .map(|container| container.cgroup.clone())
+            .unwrap_or_default();
+        Job::Delete(Delete {
+            victims: self.victims(),
+            thaw,
+            cgroup,
+        })
     }
 
     pub fn undo_ended(&mut self, to: &[ReplyTo], error: &Error) {
@@ -176,10 +209,22 @@ impl Shim {
 
     /// What a delete has to kill first, held by pidfd.
     fn victims(&self) -> Vec<Victim> {
-        let born = self.children.iter().filter(|child| child.lives()).filter_map(|child| child.born.as_ref());
-        let mine = born.filter_map(|born| Some(Victim { pid: born.pid, pidfd: born.pidfd.as_ref()?.try_clone().ok()? }));
+        let born = self
+            .children
+            .iter()
+            .filter(|child| child.lives())
+            .filter_map(|child| child.born.as_ref());
+        let mine = born.filter_map(|born| {
+            Some(Victim {
+                pid: born.pid,
+                pidfd: born.pidfd.as_ref()?.try_clone().ok()?,
+            })
+        });
         let earlier = self.earlier.as_ref().and_then(|record| record.init).and_then(|init| {
-            Some(Victim { pid: init.pid, pidfd: process::open_known(init.pid, init.start_time).ok()?? })
+            Some(Victim {
+                pid: init.pid,
+                pidfd: process::open_known(init.pid, init.start_time).ok()??,
+            })
         });
         mine.chain(earlier).collect()
     }
@@ -205,7 +250,14 @@ impl Shim {
             init.busy = false;
         }
         match outcome.result {
-            Ok(()) => to.iter().for_each(|to| self.answer(*to, &StartResponse { stages: outcome.stages.clone() })),
+            Ok(()) => to.iter().for_each(|to| {
+                self.answer(
+                    *to,
+                    &StartResponse {
+                        stages: outcome.stages.clone(),
+                    },
+                )
+            }),
             Err(error) => to.iter().for_each(|to| self.refuse(*to, &error)),
         }
     }
@@ -227,18 +279,32 @@ impl Shim {
         let operation = "exec";
         stage!("exec.begin");
         self.is_in(operation, &[State::Running])?;
-        let ExecRequest { exec_id, process_json, overrides, stdio, request_id } = request;
-        berth_core::ExecId::new(&exec_id)
-            .map_err(|error| Error::Invalid { operation, problem: error.to_string() })?;
+        let ExecRequest {
+            exec_id,
+            process_json,
+            overrides,
+            stdio,
+            request_id,
+        } = request;
+        berth_core::ExecId::new(&exec_id).map_err(|error| Error::Invalid {
+            operation,
+            problem: error.to_string(),
+        })?;
         if let Some(child) = self.child(&exec_id) {
             // A daemon that died between the answer and its record asks again.
             return match &child.born {
                 Some(born) if !request_id.is_empty() && child.request_id == request_id => {
-                    let answer = ExecResponse { pid: born.pid, start_time: born.start_time };
+                    let answer = ExecResponse {
+                        pid: born.pid,
+                        start_time: born.start_time,
+                    };
                     self.answer(to, &answer);
                     Ok(())
                 }
-                _ => Err(Error::Exists { operation, what: format!("exec {exec_id}") }),
+                _ => Err(Error::Exists {
+                    operation,
+                    what: format!("exec {exec_id}"),
+                }),
             };
         }
         self.records.reserve(&exec_id)?;
@@ -248,7 +314,8 @@ impl Shim {
         let opened = Stdio::open(&spec, child, &self.poll, &self.folder, false);
         let begun = opened.and_then(|(stdio, ends)| {
             let size = stdio.size();
-            self.children.push(Child::new(child, exec_id.clone(), request_id, stdio));
+            self.children
+                .push(Child::new(child, exec_id.clone(), request_id, stdio));
             let job = Exec {
                 exec_id: exec_id.clone(),
                 process_json: process_json.to_vec(),
@@ -272,11 +339,16 @@ impl Shim {
     }
 
     pub fn exec_ended(&mut self, id: u32, created: Option<&Created>, to: &[ReplyTo], outcome: Outcome) {
-        let Some(child) = self.children.iter_mut().find(|child| child.id == id) else { return };
+        let Some(child) = self.children.iter_mut().find(|child| child.id == id) else {
+            return;
+        };
         child.busy = false;
         match (outcome.result, created) {
             (Ok(()), Some(created)) => {
-                let answer = ExecResponse { pid: created.pid, start_time: created.start_time };
+                let answer = ExecResponse {
+                    pid: created.pid,
+                    start_time: created.start_time,
+                };
                 to.iter().for_each(|to| self.answer(*to, &answer));
             }
             (result, _) => {
@@ -320,7 +392,9 @@ impl Shim {
 
     pub fn update(&mut self, to: ReplyTo, request: UpdateRequest) -> Result<(), Error> {
         self.is_in("update", &[State::Created, State::Running, State::Paused])?;
-        let job = Job::Update { resources: request.resources_json.to_vec() };
+        let job = Job::Update {
+            resources: request.resources_json.to_vec(),
+        };
         self.launch(Op::Update, vec![to], job, None)
     }
 

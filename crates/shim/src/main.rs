@@ -13,7 +13,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
-        ["template"] => fd(3).and_then(|daemon| {
+        // What follows is only room for the titles of its shims.
+        ["template", ..] => fd(3).and_then(|daemon| {
             serve::silence()?;
             template::run(daemon)
         }),

@@ -15,7 +15,11 @@ use crate::shim::Shim;
 use crate::watch::{Poll, Token, Want, Watched};
 
 /// v1 notifies before it kills: the counter is looked at again after these times, then left to the next notification or exit.
-const AGAIN: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
+const AGAIN: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+];
 
 #[derive(Debug)]
 pub struct OomWatch {
@@ -32,9 +36,20 @@ pub struct OomWatch {
 
 impl Shim {
     pub fn watch_for_oom(&mut self, before: u64) {
-        let group = self.container.as_ref().map(|container| container.cgroup.clone()).unwrap_or_default();
+        let group = self
+            .container
+            .as_ref()
+            .map(|container| container.cgroup.clone())
+            .unwrap_or_default();
         let (notices, control) = register(&group, &self.poll).map_or((None, None), |(n, c)| (Some(n), c));
-        self.oom = Some(OomWatch { notices, _control: control, before, seen: before, look_again: None, looked: AGAIN.len() });
+        self.oom = Some(OomWatch {
+            notices,
+            _control: control,
+            before,
+            seen: before,
+            look_again: None,
+            looked: AGAIN.len(),
+        });
     }
 
     /// Kills since the start.
@@ -58,7 +73,11 @@ impl Shim {
 
     /// Tells kills that were not told yet. Answers the counter.
     pub fn look_for_oom(&mut self) -> u64 {
-        let group = self.container.as_ref().map(|container| container.cgroup.as_str()).unwrap_or_default();
+        let group = self
+            .container
+            .as_ref()
+            .map(|container| container.cgroup.as_str())
+            .unwrap_or_default();
         let count = cgroup::oom_kills(group);
         let Some(oom) = &mut self.oom else { return count };
         oom.look_again = None;

@@ -36,7 +36,10 @@ impl Outbox {
     pub fn oom(&mut self, count: u64) {
         let sent = self.subscriber.map_or(0, |s| s.sent);
         match self.kept.back_mut() {
-            Some(Event { number, what: Some(What::Oom(oom)) }) if *number > sent => oom.count = count,
+            Some(Event {
+                number,
+                what: Some(What::Oom(oom)),
+            }) if *number > sent => oom.count = count,
             _ => self.push(What::Oom(OomKill { count })),
         }
     }
@@ -47,7 +50,10 @@ impl Outbox {
 
     fn push(&mut self, what: What) {
         self.last += 1;
-        self.kept.push_back(Event { number: self.last, what: Some(what) });
+        self.kept.push_back(Event {
+            number: self.last,
+            what: Some(what),
+        });
     }
 
     pub fn ack(&mut self, number: u64) {
@@ -62,7 +68,11 @@ impl Outbox {
     /// A new stream takes over; answers the one that it ends.
     pub fn subscribe(&mut self, conn: u32, stream: u32, after: u64) -> Option<Subscriber> {
         self.passing = None;
-        self.subscriber.replace(Subscriber { conn, stream, sent: after })
+        self.subscriber.replace(Subscriber {
+            conn,
+            stream,
+            sent: after,
+        })
     }
 
     pub fn subscriber(&self) -> Option<Subscriber> {
@@ -77,7 +87,10 @@ impl Outbox {
     pub fn next(&mut self) -> Option<Event> {
         let subscriber = self.subscriber.as_mut()?;
         if let Some(wait) = self.passing.take() {
-            return Some(Event { number: 0, what: Some(What::ForeignWait(wait)) });
+            return Some(Event {
+                number: 0,
+                what: Some(What::ForeignWait(wait)),
+            });
         }
         let event = self.kept.iter().find(|event| event.number > subscriber.sent)?;
         subscriber.sent = event.number;

@@ -29,7 +29,11 @@ impl Records {
         let boot_id = process::boot_id().map_err(io("boot_id"))?;
         let folder = Folder::from_fd(file::duplicate(folder).map_err(io("folder"))?, name);
         // A broken record is as good as none: the runtime knows what it made.
-        let earlier = folder.shim().ok().flatten().filter(|earlier| earlier.boot_id == boot_id);
+        let earlier = folder
+            .shim()
+            .ok()
+            .flatten()
+            .filter(|earlier| earlier.boot_id == boot_id);
         let shim = ShimRecord {
             shim: ProcessRecord { pid, start_time },
             boot_id,
@@ -48,7 +52,10 @@ impl Records {
         self.shim.incarnation.clone_from(&container.incarnation);
         self.shim.cgroup.clone_from(&container.cgroup);
         let born = init.and_then(|child| Some((child, child.born.as_ref()?)));
-        self.shim.init = born.map(|(_, born)| ProcessRecord { pid: born.pid, start_time: born.start_time });
+        self.shim.init = born.map(|(_, born)| ProcessRecord {
+            pid: born.pid,
+            start_time: born.start_time,
+        });
         self.shim.oom_baseline = init.map_or(0, |child| child.oom_before);
         self.shim.started_at = init.map_or(0, |child| child.started_at);
         self.shim.state = match state {
@@ -64,12 +71,18 @@ impl Records {
 
     /// Keeps the space of an exit before there is a process that could end.
     pub fn reserve(&self, exec_id: &str) -> Result<(), Error> {
-        let done = if exec_id.is_empty() { self.folder.reserve_exit() } else { self.folder.reserve_exec(exec_id) };
+        let done = if exec_id.is_empty() {
+            self.folder.reserve_exit()
+        } else {
+            self.folder.reserve_exec(exec_id)
+        };
         done.map_err(failed("reserve"))
     }
 
     pub fn exec(&self, child: &Child) -> Result<(), Error> {
-        self.folder.write_exec(&self.exec_record(child, None)).map_err(failed("record"))
+        self.folder
+            .write_exec(&self.exec_record(child, None))
+            .map_err(failed("record"))
     }
 
     pub fn exit(&self, child: &Child, exit: &Exit) -> Result<(), Error> {

@@ -125,7 +125,9 @@ impl Shim {
     /// Until Shutdown.
     pub fn run(&mut self) -> io::Result<()> {
         loop {
-            let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = self
+                .next_deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
             for ready in self.poll.wait(timeout)? {
                 self.dispatch(&ready);
             }
@@ -133,7 +135,10 @@ impl Shim {
             self.tell_exits();
             self.feed();
             self.trim();
-            if self.quit.is_some_and(|(conn, by)| self.is_flushed(conn) || by <= Instant::now()) {
+            if self
+                .quit
+                .is_some_and(|(conn, by)| self.is_flushed(conn) || by <= Instant::now())
+            {
                 return Ok(());
             }
         }
@@ -150,7 +155,9 @@ impl Shim {
             Token::Task(id) => self.task_ready(id),
             Token::Oom => self.oom_ready(),
             Token::Io(id, part) => {
-                let Some(child) = self.children.iter_mut().find(|child| child.id == id) else { return };
+                let Some(child) = self.children.iter_mut().find(|child| child.id == id) else {
+                    return;
+                };
                 match part {
                     // What goes wrong with it is told when the creator has ended.
                     Part::Console => drop(child.stdio.take_console()),
@@ -171,7 +178,11 @@ impl Shim {
     /// Read off the state, so that nothing has to be cancelled.
     fn next_deadline(&self) -> Option<Instant> {
         let tasks = self.tasks.iter().map(|task| task.deadline);
-        let drains = self.children.iter().filter(|child| !child.told).filter_map(|child| child.drain_by);
+        let drains = self
+            .children
+            .iter()
+            .filter(|child| !child.told)
+            .filter_map(|child| child.drain_by);
         let others = [
             self.oom.as_ref().and_then(|oom| oom.look_again),
             self.sampler.as_ref().map(|sampler| sampler.next),
@@ -181,11 +192,21 @@ impl Shim {
     }
 
     fn overdue(&mut self, now: Instant) {
-        let late: Vec<u32> = self.tasks.iter().filter(|task| task.deadline <= now).map(|task| task.id).collect();
+        let late: Vec<u32> = self
+            .tasks
+            .iter()
+            .filter(|task| task.deadline <= now)
+            .map(|task| task.id)
+            .collect();
         for id in late {
             self.task_late(id);
         }
-        if self.oom.as_ref().and_then(|oom| oom.look_again).is_some_and(|at| at <= now) {
+        if self
+            .oom
+            .as_ref()
+            .and_then(|oom| oom.look_again)
+            .is_some_and(|at| at <= now)
+        {
             self.look_for_oom();
         }
         if self.sampler.as_ref().is_some_and(|sampler| sampler.next <= now) {
@@ -213,7 +234,9 @@ impl Shim {
     }
 
     fn serve(&mut self, id: u32, read: bool) {
-        let Some(conn) = self.conns.iter_mut().find(|conn| conn.id == id) else { return };
+        let Some(conn) = self.conns.iter_mut().find(|conn| conn.id == id) else {
+            return;
+        };
         if !read {
             return;
         }
@@ -239,9 +262,15 @@ impl Shim {
     fn fence(&mut self, epoch: u64) {
         self.epoch = epoch;
         let is_older = |conn: &Conn| {
-            conn.peer().is_some_and(|peer| peer.role == berth_wire::hello::Role::Daemon && peer.epoch < epoch)
+            conn.peer()
+                .is_some_and(|peer| peer.role == berth_wire::hello::Role::Daemon && peer.epoch < epoch)
         };
-        let older: Vec<u32> = self.conns.iter().filter(|conn| is_older(conn)).map(|conn| conn.id).collect();
+        let older: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|conn| is_older(conn))
+            .map(|conn| conn.id)
+            .collect();
         for id in older {
             self.drop_conn(id);
         }
@@ -300,7 +329,10 @@ impl Shim {
     }
 
     fn is_flushed(&self, id: u32) -> bool {
-        self.conns.iter().find(|conn| conn.id == id).is_none_or(Conn::is_flushed)
+        self.conns
+            .iter()
+            .find(|conn| conn.id == id)
+            .is_none_or(Conn::is_flushed)
     }
 
     /// Ends the loop as soon as this connection has been sent everything.

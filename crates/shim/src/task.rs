@@ -42,15 +42,22 @@ pub struct Task {
 
 #[derive(Debug)]
 pub enum Op {
-    Create { child: u32, start: bool },
+    Create {
+        child: u32,
+        start: bool,
+    },
     Start,
-    Exec { child: u32 },
+    Exec {
+        child: u32,
+    },
     Pause,
     Resume,
     Update,
     Delete,
     /// Of a create that failed; the error is the answer.
-    Undo { error: Error },
+    Undo {
+        error: Error,
+    },
 }
 
 impl Op {
@@ -102,10 +109,17 @@ impl Shim {
         let operation = op.name();
         let id = self.new_id();
         let Some(container) = &self.container else {
-            return Err(Error::State { operation, problem: "there is no container".into() });
+            return Err(Error::State {
+                operation,
+                problem: "there is no container".into(),
+            });
         };
         let timeout = container.setting.timeout;
-        let io = |source| Error::Io { operation, path: "creator".into(), source };
+        let io = |source| Error::Io {
+            operation,
+            path: "creator".into(),
+            source,
+        };
         let (creator, reports) = creator::fork(&container.setting, job, ends).map_err(io)?;
         let reports = match self.poll.watch(reports, Token::Task(id), Want::READ) {
             Ok(reports) => reports,
@@ -120,7 +134,17 @@ impl Shim {
         if matches!(op, Op::Create { .. } | Op::Start) {
             self.watch_for_foreign_wait(creator.pid, operation, begun);
         }
-        self.tasks.push(Task { id, op, creator, reports, begun, deadline, to, created: None, broken: None });
+        self.tasks.push(Task {
+            id,
+            op,
+            creator,
+            reports,
+            begun,
+            deadline,
+            to,
+            created: None,
+            broken: None,
+        });
         Ok(())
     }
 
@@ -129,17 +153,34 @@ impl Shim {
             let operation = task.op.name();
             let outcome = match Report::receive(task.reports.as_fd()) {
                 Ok(Received::Nothing) => return,
-                Ok(Received::Report(Report { created: Some(created), .. })) => {
+                Ok(Received::Report(Report {
+                    created: Some(created), ..
+                })) => {
                     self.task_created(id, created);
                     continue;
                 }
-                Ok(Received::Report(Report { failed: Some(failed), stages, left, .. })) => {
-                    Outcome { result: Err(failed.into()), stages, left }
-                }
-                Ok(Received::Report(Report { stages, left, .. })) => Outcome { result: Ok(()), stages, left },
+                Ok(Received::Report(Report {
+                    failed: Some(failed),
+                    stages,
+                    left,
+                    ..
+                })) => Outcome {
+                    result: Err(failed.into()),
+                    stages,
+                    left,
+                },
+                Ok(Received::Report(Report { stages, left, .. })) => Outcome {
+                    result: Ok(()),
+                    stages,
+                    left,
+                },
                 Ok(Received::Gone) | Err(_) => {
                     task.creator.kill();
-                    Outcome { result: Err(Error::Creator { operation }), stages: Vec::new(), left: Vec::new() }
+                    Outcome {
+                        result: Err(Error::Creator { operation }),
+                        stages: Vec::new(),
+                        left: Vec::new(),
+                    }
                 }
             };
             self.end_task(id, outcome);
@@ -147,26 +188,52 @@ impl Shim {
     }
 
     pub fn task_late(&mut self, id: u32) {
-        let Some(task) = self.tasks.iter().find(|task| task.id == id) else { return };
+        let Some(task) = self.tasks.iter().find(|task| task.id == id) else {
+            return;
+        };
         let after_ms = u64::try_from(task.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let error = Error::Timeout { operation: task.op.name(), after_ms };
+        let error = Error::Timeout {
+            operation: task.op.name(),
+            after_ms,
+        };
         task.creator.kill();
-        self.end_task(id, Outcome { result: Err(error), stages: Vec::new(), left: Vec::new() });
+        self.end_task(
+            id,
+            Outcome {
+                result: Err(error),
+                stages: Vec::new(),
+                left: Vec::new(),
+            },
+        );
     }
 
     /// For a forced delete: whatever is under way is given up.
     pub fn cancel_tasks(&mut self) {
         let all: Vec<u32> = self.tasks.iter().map(|task| task.id).collect();
         for id in all {
-            let Some(task) = self.tasks.iter().find(|task| task.id == id) else { continue };
+            let Some(task) = self.tasks.iter().find(|task| task.id == id) else {
+                continue;
+            };
             task.creator.kill();
-            let error = Error::Cancelled { operation: task.op.name() };
-            self.close_task(id, Outcome { result: Err(error), stages: Vec::new(), left: Vec::new() }, false);
+            let error = Error::Cancelled {
+                operation: task.op.name(),
+            };
+            self.close_task(
+                id,
+                Outcome {
+                    result: Err(error),
+                    stages: Vec::new(),
+                    left: Vec::new(),
+                },
+                false,
+            );
         }
     }
 
     fn task_created(&mut self, id: u32, created: Created) {
-        let Some(at) = self.tasks.iter().position(|task| task.id == id) else { return };
+        let Some(at) = self.tasks.iter().position(|task| task.id == id) else {
+            return;
+        };
         let (child, is_init) = match self.tasks[at].op {
             Op::Create { child, .. } => (child, true),
             Op::Exec { child } => (child, false),
@@ -194,7 +261,9 @@ impl Shim {
     }
 
     fn close_task(&mut self, id: u32, mut outcome: Outcome, undo: bool) {
-        let Some(at) = self.tasks.iter().position(|task| task.id == id) else { return };
+        let Some(at) = self.tasks.iter().position(|task| task.id == id) else {
+            return;
+        };
         let task = self.tasks.remove(at);
         self.ending.push(task.creator.pid);
         if let Some(broken) = task.broken {
@@ -204,7 +273,9 @@ impl Shim {
             self.sampler = None;
         }
         match task.op {
-            Op::Create { child, start } => self.create_ended(child, start, task.created.as_ref(), task.to, outcome, undo),
+            Op::Create { child, start } => {
+                self.create_ended(child, start, task.created.as_ref(), task.to, outcome, undo)
+            }
             Op::Start => self.start_ended(&task.to, outcome),
             Op::Exec { child } => self.exec_ended(child, task.created.as_ref(), &task.to, outcome),
             Op::Pause => self.freeze_ended(&task.to, outcome, State::Paused),
@@ -218,7 +289,12 @@ impl Shim {
     /// SIGKILL to children that nobody knows: what a failed runtime left behind. Only while no call makes a process, and only
     /// if the container's own orphans can't be among them.
     pub fn kill_strays(&mut self) {
-        if self.makes_a_process() || self.children.iter().any(|c| c.born.as_ref().is_some_and(|b| !b.own_pid_namespace)) {
+        if self.makes_a_process()
+            || self
+                .children
+                .iter()
+                .any(|c| c.born.as_ref().is_some_and(|b| !b.own_pid_namespace))
+        {
             return;
         }
         for pid in process::children(process::getpid()).unwrap_or_default() {
@@ -233,7 +309,17 @@ impl Shim {
 
 impl From<Failed> for Error {
     fn from(failed: Failed) -> Error {
-        let Failed { code, message, runtime_message, exit_code } = failed;
-        Error::Driver { code, message, runtime_message, exit_code }
+        let Failed {
+            code,
+            message,
+            runtime_message,
+            exit_code,
+        } = failed;
+        Error::Driver {
+            code,
+            message,
+            runtime_message,
+            exit_code,
+        }
     }
 }

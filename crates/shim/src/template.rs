@@ -33,7 +33,10 @@ pub fn run(daemon: OwnedFd) -> Result<(), Error> {
         let (Ok(request), Some(first), Some(folder), false) =
             (request, received.fds.pop(), received.fds.pop(), received.truncated)
         else {
-            return Err(Error::Invalid { operation: "template", problem: "a request that is none".into() });
+            return Err(Error::Invalid {
+                operation: "template",
+                problem: "a request that is none".into(),
+            });
         };
         match process::fork_pidfd() {
             Ok(ForkPidfd::Child) => {
@@ -42,12 +45,20 @@ pub fn run(daemon: OwnedFd) -> Result<(), Error> {
                 return serve(&request.name, folder, first);
             }
             Ok(ForkPidfd::Parent { pid, pidfd }) => {
-                let answer = ForkResponse { token: request.token, pid: pid.cast_signed(), error: 0 };
+                let answer = ForkResponse {
+                    token: request.token,
+                    pid: pid.cast_signed(),
+                    error: 0,
+                };
                 socket::send_fds(&daemon, &answer.encode_to_vec(), &[pidfd.as_fd()]).map_err(io("socket"))?;
             }
             Err(error) => {
                 let error = error.raw_os_error().unwrap_or(1);
-                let answer = ForkResponse { token: request.token, pid: 0, error };
+                let answer = ForkResponse {
+                    token: request.token,
+                    pid: 0,
+                    error,
+                };
                 socket::send_fds(&daemon, &answer.encode_to_vec(), &[]).map_err(io("socket"))?;
             }
         }
@@ -56,7 +67,11 @@ pub fn run(daemon: OwnedFd) -> Result<(), Error> {
 
 /// Touches what every shim will run first, so that its pages are shared and not made again in each.
 fn warm() {
-    let request = CreateRequest { id: "warm".into(), bundle: "/".into(), ..CreateRequest::default() };
+    let request = CreateRequest {
+        id: "warm".into(),
+        bundle: "/".into(),
+        ..CreateRequest::default()
+    };
     if let Ok(frame) = rpc::request(1, rpc::Method::Create, &request) {
         let mut decoder = berth_wire::ttrpc::Decoder::new();
         decoder.push(&frame);

@@ -3,10 +3,10 @@
 //! Invariants: an fd without a wish is not in the epoll set at all (a hung-up pipe that nobody may read now would spin the
 //! loop); an fd leaves the set before it is closed, because a forked child may keep its description open.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -42,8 +42,15 @@ pub enum Part {
     Room,
 }
 
-const PARTS: [Part; 7] =
-    [Part::Console, Part::Stdout, Part::Stderr, Part::Sink, Part::Feed, Part::Inlet, Part::Room];
+const PARTS: [Part; 7] = [
+    Part::Console,
+    Part::Stdout,
+    Part::Stderr,
+    Part::Sink,
+    Part::Feed,
+    Part::Inlet,
+    Part::Room,
+];
 
 impl Token {
     fn number(self) -> u64 {
@@ -78,12 +85,25 @@ pub struct Want {
 }
 
 impl Want {
-    pub const NONE: Want = Want { read: false, write: false };
-    pub const READ: Want = Want { read: true, write: false };
-    pub const WRITE: Want = Want { read: false, write: true };
+    pub const NONE: Want = Want {
+        read: false,
+        write: false,
+    };
+    pub const READ: Want = Want {
+        read: true,
+        write: false,
+    };
+    pub const WRITE: Want = Want {
+        read: false,
+        write: true,
+    };
 
     fn interest(self) -> Interest {
-        Interest { read: self.read, write: self.write, priority: false }
+        Interest {
+            read: self.read,
+            write: self.write,
+            priority: false,
+        }
     }
 }
 
@@ -101,7 +121,10 @@ impl Ready {
     fn of(kernel: &Kernel) -> Option<Ready> {
         let broken = kernel.hangup || kernel.error;
         let token = Token::from_number(kernel.token)?;
-        Some(Ready { token, read: kernel.readable || broken })
+        Some(Ready {
+            token,
+            read: kernel.readable || broken,
+        })
     }
 }
 
@@ -118,7 +141,12 @@ impl Poll {
     }
 
     pub fn watch(&self, fd: OwnedFd, token: Token, want: Want) -> io::Result<Watched> {
-        let mut watched = Watched { poll: self.clone(), fd: fd.into(), token, now: Want::NONE };
+        let mut watched = Watched {
+            poll: self.clone(),
+            fd: fd.into(),
+            token,
+            now: Want::NONE,
+        };
         watched.want(want)?;
         Ok(watched)
     }
@@ -177,7 +205,13 @@ mod test {
     #[test]
     fn tokens_survive_the_kernel() {
         let parts = PARTS.into_iter().map(|part| Token::Io(7, part));
-        let all = [Token::Signals, Token::Listener, Token::Conn(u32::MAX), Token::Task(9), Token::Oom];
+        let all = [
+            Token::Signals,
+            Token::Listener,
+            Token::Conn(u32::MAX),
+            Token::Task(9),
+            Token::Oom,
+        ];
         for token in all.into_iter().chain(parts) {
             assert_eq!(Token::from_number(token.number()), Some(token));
         }

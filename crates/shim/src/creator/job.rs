@@ -65,7 +65,11 @@ impl Job {
 }
 
 pub(super) fn failed(code: ErrorCode, message: impl Into<String>) -> Failed {
-    Failed { code: code.number(), message: message.into(), ..Failed::default() }
+    Failed {
+        code: code.number(),
+        message: message.into(),
+        ..Failed::default()
+    }
 }
 
 impl From<runtime::Error> for Failed {
@@ -112,14 +116,35 @@ pub fn run(setting: &Setting, job: &Job, ends: Option<&Ends>, shim: &OwnedFd) {
     let work = PathBuf::from(format!("/proc/self/fd/{}", setting.folder.as_raw_fd()));
     let driver = match driver(&setting.driver) {
         Ok(driver) => driver,
-        Err(failed) => return Report { failed: Some(failed), ..Report::default() }.send(shim),
+        Err(failed) => {
+            return Report {
+                failed: Some(failed),
+                ..Report::default()
+            }
+            .send(shim);
+        }
     };
-    let mut at = At { setting, work, driver, shim, stages: Vec::new() };
+    let mut at = At {
+        setting,
+        work,
+        driver,
+        shim,
+        stages: Vec::new(),
+    };
     let done = at.run(job, ends);
     let stages = std::mem::take(&mut at.stages);
     let last = match done {
-        Ok(left) => Report { done: true, stages, left, ..Report::default() },
-        Err(failed) => Report { failed: Some(failed), stages, ..Report::default() },
+        Ok(left) => Report {
+            done: true,
+            stages,
+            left,
+            ..Report::default()
+        },
+        Err(failed) => Report {
+            failed: Some(failed),
+            stages,
+            ..Report::default()
+        },
     };
     last.send(shim);
 }
@@ -127,7 +152,11 @@ pub fn run(setting: &Setting, job: &Job, ends: Option<&Ends>, shim: &OwnedFd) {
 impl At<'_> {
     fn run(&mut self, job: &Job, ends: Option<&Ends>) -> Result<Vec<String>, Failed> {
         let (setting, work) = (self.setting, self.work.clone());
-        let call = Call { id: &setting.id, work: &work, timeout: setting.timeout };
+        let call = Call {
+            id: &setting.id,
+            work: &work,
+            timeout: setting.timeout,
+        };
         match job {
             Job::Create { start } => {
                 self.create(&call, ends)?;
@@ -150,7 +179,10 @@ impl At<'_> {
         let begun = Instant::now();
         let done = work(self);
         let duration_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.stages.push(StageTime { name: name.into(), duration_us });
+        self.stages.push(StageTime {
+            name: name.into(),
+            duration_us,
+        });
         done
     }
 
@@ -158,8 +190,14 @@ impl At<'_> {
         let setting = self.setting;
         let console = self.console(ends);
         let stdio = stdio(ends, console.as_deref())?;
-        self.stage("bundle", |_| process_json::keep(&setting.bundle, stdio.terminal(), &setting.folder))?;
-        let args = CreateArgs { call: *call, bundle: &setting.bundle, stdio };
+        self.stage("bundle", |_| {
+            process_json::keep(&setting.bundle, stdio.terminal(), &setting.folder)
+        })?;
+        let args = CreateArgs {
+            call: *call,
+            bundle: &setting.bundle,
+            stdio,
+        };
         let created = self.stage("create", |at| at.driver.create(&args))?;
         self.tell_created(created.pid)
     }
@@ -168,7 +206,12 @@ impl At<'_> {
         let console = self.console(ends);
         let stdio = stdio(ends, console.as_deref())?;
         let process = process_json::for_exec(exec, &self.setting.folder)?;
-        let args = ExecArgs { call: *call, exec_id: &exec.exec_id, process: &process, stdio };
+        let args = ExecArgs {
+            call: *call,
+            exec_id: &exec.exec_id,
+            process: &process,
+            stdio,
+        };
         let created = self.stage("exec", |at| at.driver.exec(&args))?;
         self.tell_created(created.pid)
     }
@@ -189,7 +232,12 @@ impl At<'_> {
     }
 
     fn tell_created(&mut self, pid: u32) -> Result<(), Failed> {
-        let gone = |error| failed(ErrorCode::Runtime, format!("the runtime named process {pid}, but: {error}"));
+        let gone = |error| {
+            failed(
+                ErrorCode::Runtime,
+                format!("the runtime named process {pid}, but: {error}"),
+            )
+        };
         // Nobody reaps it before the loop knows it, so it is there even if it has ended.
         let start_time = process::start_time(pid).map_err(gone)?;
         let cgroup = cgroup::of(pid).unwrap_or_default();
@@ -200,8 +248,18 @@ impl At<'_> {
             (Ok(its), Ok(ours)) => its != ours,
             _ => true,
         };
-        let created = Created { pid, start_time, cgroup, oom_kills, own_pid_namespace };
-        Report { created: Some(created), ..Report::default() }.send(self.shim);
+        let created = Created {
+            pid,
+            start_time,
+            cgroup,
+            oom_kills,
+            own_pid_namespace,
+        };
+        Report {
+            created: Some(created),
+            ..Report::default()
+        }
+        .send(self.shim);
         Ok(())
     }
 

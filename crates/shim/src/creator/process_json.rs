@@ -34,7 +34,11 @@ pub fn for_exec(exec: &Exec, folder: impl AsFd) -> Result<Vec<u8>, Failed> {
     let root = dir::open_path(Path::new(&format!("/proc/{}/root", exec.init))).ok();
     let root = root.as_ref().map(AsFd::as_fd);
     let process = exec_process(&init, &overrides(&exec.overrides), exec.terminal, root)?;
-    Ok(if exec.terminal { with_size(&process, exec.size) } else { process })
+    Ok(if exec.terminal {
+        with_size(&process, exec.size)
+    } else {
+        process
+    })
 }
 
 /// The runtime sets the size before the process runs, which the loop can't promise.
@@ -53,7 +57,13 @@ fn overrides(wire: &ExecOverrides) -> Overrides {
         user: wire.user.clone(),
         additional_gids: wire.additional_gids.clone(),
         capabilities: wire.set_capabilities.then(|| wire.capabilities.clone()),
-        rlimits: rlimits.map(|limit| Rlimit { kind: limit.r#type.clone(), soft: limit.soft, hard: limit.hard }).collect(),
+        rlimits: rlimits
+            .map(|limit| Rlimit {
+                kind: limit.r#type.clone(),
+                soft: limit.soft,
+                hard: limit.hard,
+            })
+            .collect(),
         no_new_privileges: wire.no_new_privileges,
     }
 }

@@ -69,7 +69,9 @@ impl Report {
             cut(&mut failed.runtime_message);
         }
         self.left.truncate(8);
-        self.left.iter_mut().for_each(|line| line.truncate(line.floor_char_boundary(TEXT / 8)));
+        self.left
+            .iter_mut()
+            .for_each(|line| line.truncate(line.floor_char_boundary(TEXT / 8)));
         let _ = socket::send(to, &self.encode_to_vec());
     }
 
@@ -103,9 +105,20 @@ mod test {
     fn a_report_fits_however_much_a_runtime_says() {
         let (ours, theirs) = socket::seqpacket_pair(true).unwrap();
         let text = "é".repeat(1 << 20);
-        let failed = Failed { message: text.clone(), runtime_message: text.clone(), ..Failed::default() };
-        Report { failed: Some(failed), left: vec![text; 9], ..Report::default() }.send(&theirs);
-        let Received::Report(report) = Report::receive(&ours).unwrap() else { panic!("nothing") };
+        let failed = Failed {
+            message: text.clone(),
+            runtime_message: text.clone(),
+            ..Failed::default()
+        };
+        Report {
+            failed: Some(failed),
+            left: vec![text; 9],
+            ..Report::default()
+        }
+        .send(&theirs);
+        let Received::Report(report) = Report::receive(&ours).unwrap() else {
+            panic!("nothing")
+        };
         assert!(report.failed.unwrap().message.len() <= TEXT && report.left.len() == 8);
         assert!(matches!(Report::receive(&ours).unwrap(), Received::Nothing));
         drop(theirs);

@@ -27,7 +27,14 @@ impl Console {
         let token = Token::Io(owner, Part::Console);
         let listener = socket::listen_at(folder.as_fd(), &name, 0o600).and_then(|fd| poll.watch(fd, token, Want::READ));
         let listener = listener.map_err(failed("console socket"))?;
-        Ok(Console { name, folder: folder.clone(), poll: poll.clone(), token, listener, runtime: None })
+        Ok(Console {
+            name,
+            folder: folder.clone(),
+            poll: poll.clone(),
+            token,
+            listener,
+            runtime: None,
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -48,7 +55,9 @@ impl Console {
 
     fn try_take(&mut self) -> io::Result<Option<OwnedFd>> {
         if self.runtime.is_none() {
-            let Some(runtime) = socket::accept(&self.listener)? else { return Ok(None) };
+            let Some(runtime) = socket::accept(&self.listener)? else {
+                return Ok(None);
+            };
             self.runtime = Some(self.poll.watch(runtime, self.token, Want::READ)?);
         }
         let Some(runtime) = &self.runtime else { return Ok(None) };
@@ -59,7 +68,10 @@ impl Console {
                 file::set_nonblocking(&master, true)?;
                 Ok(Some(master))
             }
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "the runtime sent no terminal")),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the runtime sent no terminal",
+            )),
         }
     }
 }

@@ -20,7 +20,11 @@ fn pair(path: &str, first: End, second: End) -> Result<(OwnedFd, OwnedFd), Error
     let both = || Ok((open(Path::new(path), first)?, open(Path::new(path), second)?));
     both().map_err(|source: io::Error| match source.kind() {
         io::ErrorKind::InvalidInput => bad(format!("{path}: {source}")),
-        _ => Error::Io { operation: "stdio", path: path.into(), source },
+        _ => Error::Io {
+            operation: "stdio",
+            path: path.into(),
+            source,
+        },
     })
 }
 

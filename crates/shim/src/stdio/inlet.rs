@@ -26,7 +26,12 @@ pub struct Inlet {
 impl Inlet {
     pub fn new(fd: OwnedFd, terminal: bool, owner: u32, poll: &Poll) -> Result<Inlet, Error> {
         let fd = nonblocking(fd).and_then(|fd| poll.watch(fd, Token::Io(owner, Part::Inlet), Want::NONE));
-        Ok(Inlet { fd: fd.map_err(failed("stdin"))?, terminal, queue: VecDeque::new(), closing: false })
+        Ok(Inlet {
+            fd: fd.map_err(failed("stdin"))?,
+            terminal,
+            queue: VecDeque::new(),
+            closing: false,
+        })
     }
 
     pub fn has_room(&self) -> bool {
@@ -83,7 +88,10 @@ impl Feed {
     pub fn open(path: &str, owner: u32, poll: &Poll) -> Result<Feed, Error> {
         let (reader, hold) = fifo::for_input(path)?;
         let fd = poll.watch(reader, Token::Io(owner, Part::Feed), Want::NONE);
-        Ok(Feed { fd: fd.map_err(failed("FIFO"))?, _hold: hold })
+        Ok(Feed {
+            fd: fd.map_err(failed("FIFO"))?,
+            _hold: hold,
+        })
     }
 
     /// Takes what is there as far as the inlet has room. False = it is broken.

@@ -30,7 +30,11 @@ use output::{Output, Sink};
 /// What the new process is given.
 #[derive(Debug)]
 pub enum Ends {
-    Fds { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Fds {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// Name of the console socket in the container's folder.
     Console(String),
 }
@@ -57,7 +61,10 @@ pub struct Stdio {
 }
 
 fn bad(problem: impl Into<String>) -> Error {
-    Error::Invalid { operation: "stdio", problem: problem.into() }
+    Error::Invalid {
+        operation: "stdio",
+        problem: problem.into(),
+    }
 }
 
 fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
@@ -89,7 +96,11 @@ impl Stdio {
             _output_holds: Vec::new(),
             wants_input: matches!(to, To::Log(Log { stdin: true, .. })),
         };
-        let ends = if spec.terminal { stdio.open_terminal(to, folder)? } else { stdio.open_plain(to)? };
+        let ends = if spec.terminal {
+            stdio.open_terminal(to, folder)?
+        } else {
+            stdio.open_plain(to)?
+        };
         Ok((stdio, ends))
     }
 
@@ -109,7 +120,11 @@ impl Stdio {
     fn open_plain(&mut self, to: &To) -> Result<Ends, Error> {
         let null = || file::dev_null().map_err(io("/dev/null"));
         match to {
-            To::Null(_) => Ok(Ends::Fds { stdin: null()?, stdout: null()?, stderr: null()? }),
+            To::Null(_) => Ok(Ends::Fds {
+                stdin: null()?,
+                stdout: null()?,
+                stderr: null()?,
+            }),
             To::Fifo(fifo) => {
                 let stdin = if fifo.stdin.is_empty() {
                     null()?
@@ -126,7 +141,11 @@ impl Stdio {
                     self._output_holds.push(hold);
                     fifo::blocking(given)
                 };
-                Ok(Ends::Fds { stdin, stdout: output(&fifo.stdout)?, stderr: output(&fifo.stderr)? })
+                Ok(Ends::Fds {
+                    stdin,
+                    stdout: output(&fifo.stdout)?,
+                    stderr: output(&fifo.stderr)?,
+                })
             }
             To::Log(log) => {
                 let stdin = if log.stdin {
@@ -141,15 +160,23 @@ impl Stdio {
                     self.output.add(stream, read, self.owner, &self.poll)?;
                     Ok::<_, Error>(given)
                 };
-                Ok(Ends::Fds { stdin, stdout: pipe(Stream::Stdout)?, stderr: pipe(Stream::Stderr)? })
+                Ok(Ends::Fds {
+                    stdin,
+                    stdout: pipe(Stream::Stdout)?,
+                    stderr: pipe(Stream::Stderr)?,
+                })
             }
         }
     }
 
     /// The runtime's connection, when it came; the terminal is set up and joined to the relays. True = the terminal is there.
     pub fn take_console(&mut self) -> Result<bool, Error> {
-        let Some(console) = &mut self.console else { return Ok(self.master.is_some()) };
-        let Some(master) = console.take()? else { return Ok(false) };
+        let Some(console) = &mut self.console else {
+            return Ok(self.master.is_some());
+        };
+        let Some(master) = console.take()? else {
+            return Ok(false);
+        };
         self.console = None;
         pty::set_size(&master, self.size.0, self.size.1).map_err(io("terminal"))?;
         let dup = || file::duplicate(&master).map_err(io("terminal"));
@@ -173,7 +200,10 @@ impl Stdio {
         match &self.master {
             Some(master) => pty::set_size(master, width, height).map_err(io("terminal")),
             None if self.console.is_some() => Ok(()),
-            None => Err(Error::State { operation: "resize", problem: "it has no terminal".into() }),
+            None => Err(Error::State {
+                operation: "resize",
+                problem: "it has no terminal".into(),
+            }),
         }
     }
 
@@ -272,8 +302,14 @@ fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Resul
     match to {
         To::Fifo(fifo) if terminal && !fifo.stdout.is_empty() => {
             let (write, hold) = fifo::for_output(&fifo.stdout)?;
-            let fd = poll.watch(write, Token::Io(owner, Part::Sink), Want::NONE).map_err(io("FIFO"))?;
-            Ok(Sink::Fifo { fd: Some(fd), pending: Default::default(), _hold: hold })
+            let fd = poll
+                .watch(write, Token::Io(owner, Part::Sink), Want::NONE)
+                .map_err(io("FIFO"))?;
+            Ok(Sink::Fifo {
+                fd: Some(fd),
+                pending: Default::default(),
+                _hold: hold,
+            })
         }
         To::Null(_) | To::Fifo(_) => Ok(Sink::Nowhere),
         To::Log(log) => {
@@ -284,13 +320,32 @@ fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Resul
                 Format::Plain => writer::Format::Plain,
             };
             let drop = log.drop;
-            let options = writer::Options { dir, format, drop, max_size: log.max_size, max_files: log.max_files };
+            let options = writer::Options {
+                dir,
+                format,
+                drop,
+                max_size: log.max_size,
+                max_files: log.max_files,
+            };
             let mut ring = Ring::new(options).map_err(io("log"))?;
             let writer = ring.spawn().map_err(io("writer"))?;
-            let room = ring.room().map(|room| room.try_clone_to_owned()).transpose().map_err(io("log"))?;
+            let room = ring
+                .room()
+                .map(|room| room.try_clone_to_owned())
+                .transpose()
+                .map_err(io("log"))?;
             let token = Token::Io(owner, Part::Room);
-            let room = room.map(|room| poll.watch(room, token, Want::READ)).transpose().map_err(io("log"))?;
-            Ok(Sink::Ring(Box::new(output::Kept { ring, writer, room, finished: false, deaths: 0 })))
+            let room = room
+                .map(|room| poll.watch(room, token, Want::READ))
+                .transpose()
+                .map_err(io("log"))?;
+            Ok(Sink::Ring(Box::new(output::Kept {
+                ring,
+                writer,
+                room,
+                finished: false,
+                deaths: 0,
+            })))
         }
     }
 }

@@ -35,7 +35,11 @@ struct Source {
 pub enum Sink {
     Nowhere,
     /// The FIFO's writer is given up at the end, so that its readers see one; what they have not read yet is held till the delete.
-    Fifo { fd: Option<Watched>, pending: VecDeque<u8>, _hold: OwnedFd },
+    Fifo {
+        fd: Option<Watched>,
+        pending: VecDeque<u8>,
+        _hold: OwnedFd,
+    },
     Ring(Box<Kept>),
 }
 
@@ -51,7 +55,10 @@ pub struct Kept {
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").field("writer", &self.writer).field("finished", &self.finished).finish_non_exhaustive()
+        f.debug_struct("Kept")
+            .field("writer", &self.writer)
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +74,11 @@ enum Turn {
 
 impl Output {
     pub fn new(sink: Sink) -> Output {
-        Output { begun: false, sources: Vec::new(), sink }
+        Output {
+            begun: false,
+            sources: Vec::new(),
+            sink,
+        }
     }
 
     pub fn add(&mut self, stream: Stream, fd: OwnedFd, owner: u32, poll: &Poll) -> Result<(), Error> {
@@ -77,7 +88,10 @@ impl Output {
         };
         let fd = nonblocking(fd).and_then(|fd| poll.watch(fd, Token::Io(owner, part), Want::READ));
         self.begun = true;
-        self.sources.push(Source { stream, fd: fd.map_err(failed("output"))? });
+        self.sources.push(Source {
+            stream,
+            fd: fd.map_err(failed("output"))?,
+        });
         Ok(())
     }
 
@@ -93,7 +107,11 @@ impl Output {
         self.sources.retain_mut(|source| {
             let turn = sink.take_from(source);
             more |= matches!(turn, Turn::More);
-            let want = if matches!(turn, Turn::Blocked) { Want::NONE } else { Want::READ };
+            let want = if matches!(turn, Turn::Blocked) {
+                Want::NONE
+            } else {
+                Want::READ
+            };
             !matches!(turn, Turn::End) && source.fd.want(want).is_ok()
         });
         if self.begun && self.sources.is_empty() {
@@ -190,7 +208,9 @@ impl Sink {
             if !self.flush() {
                 return Turn::Blocked;
             }
-            let Sink::Fifo { pending, .. } = self else { return Turn::End };
+            let Sink::Fifo { pending, .. } = self else {
+                return Turn::End;
+            };
             match read(&source.fd, &mut buffer) {
                 Ok(0) => return Turn::End,
                 Ok(count) => pending.extend(&buffer[..count]),
@@ -215,7 +235,12 @@ impl Sink {
 
     /// Writes on what waits for the FIFO's reader. True = nothing waits.
     fn flush(&mut self) -> bool {
-        let Sink::Fifo { fd: Some(fd), pending, .. } = self else { return true };
+        let Sink::Fifo {
+            fd: Some(fd), pending, ..
+        } = self
+        else {
+            return true;
+        };
         while !pending.is_empty() {
             match fd.write(pending.as_slices().0) {
                 Ok(count) => drop(pending.drain(..count)),

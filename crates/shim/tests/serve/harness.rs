@@ -30,11 +30,24 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// The runtimes that are installed.
 pub fn runtimes() -> Vec<PathBuf> {
     let found = ["runc", "crun"].into_iter().filter_map(|name| {
-        let places = ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/local/sbin", "/sbin", "/bin"];
-        places.into_iter().map(|place| Path::new(place).join(name)).find(|path| path.exists())
+        let places = [
+            "/usr/sbin",
+            "/usr/bin",
+            "/usr/local/bin",
+            "/usr/local/sbin",
+            "/sbin",
+            "/bin",
+        ];
+        places
+            .into_iter()
+            .map(|place| Path::new(place).join(name))
+            .find(|path| path.exists())
     });
     let found: Vec<PathBuf> = found.collect();
-    assert!(!found.is_empty(), "these tests need runc or crun: apt-get install runc crun");
+    assert!(
+        !found.is_empty(),
+        "these tests need runc or crun: apt-get install runc crun"
+    );
     found
 }
 
@@ -75,8 +88,14 @@ impl Box {
         fs::create_dir_all(dir.join("bundle/rootfs")).unwrap();
         let (ours, theirs) = socket::stream_pair(false).unwrap();
         let shim = spawn_serve(&id, &dir.join("c"), theirs);
-        let mut under_test =
-            Box { dir, id, runtime: runtime.into(), shim, conn: Client::new(ours), ended: false };
+        let mut under_test = Box {
+            dir,
+            id,
+            runtime: runtime.into(),
+            shim,
+            conn: Client::new(ours),
+            ended: false,
+        };
         under_test.bundle();
         under_test.conn.greet(Hello::daemon(1)).unwrap();
         under_test
@@ -87,8 +106,12 @@ impl Box {
         for folder in ["bin", "proc", "dev", "tmp", "etc", "sys"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
-        fs::copy("/usr/bin/busybox", root.join("bin/busybox")).or_else(|_| fs::copy("/bin/busybox", root.join("bin/busybox"))).unwrap();
-        for name in ["sh", "sleep", "cat", "echo", "true", "tty", "stty", "dd", "kill", "seq", "wc"] {
+        fs::copy("/usr/bin/busybox", root.join("bin/busybox"))
+            .or_else(|_| fs::copy("/bin/busybox", root.join("bin/busybox")))
+            .unwrap();
+        for name in [
+            "sh", "sleep", "cat", "echo", "true", "tty", "stty", "dd", "kill", "seq", "wc",
+        ] {
             let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(name));
         }
         self.config(&["/bin/true"], |_| {});
@@ -130,7 +153,9 @@ impl Box {
             id: self.id.clone(),
             incarnation: "0123456789abcdef0123456789abcdef".into(),
             bundle: self.dir.join("bundle").to_str().unwrap().into(),
-            driver: Some(Driver { kind: Some(Kind::Command(command)) }),
+            driver: Some(Driver {
+                kind: Some(Kind::Command(command)),
+            }),
             stdio: Some(stdio),
             start,
             runtime_timeout_ms: 10_000,
@@ -173,8 +198,16 @@ impl Box {
     /// Deletes by force, shuts down, and looks whether anything is left.
     pub fn end(mut self) {
         self.ended = true;
-        let left: DeleteResponse =
-            self.conn.call(Method::Delete, &DeleteRequest { force: true, ..DeleteRequest::default() }).unwrap();
+        let left: DeleteResponse = self
+            .conn
+            .call(
+                Method::Delete,
+                &DeleteRequest {
+                    force: true,
+                    ..DeleteRequest::default()
+                },
+            )
+            .unwrap();
         assert_eq!(left.left, Vec::<String>::new());
         let _: ShutdownResponse = self.conn.call(Method::Shutdown, &ShutdownRequest {}).unwrap();
         assert_eq!(process::wait(self.shim).unwrap(), Some(process::Ended::Exited(0)));
@@ -203,7 +236,10 @@ impl Drop for Box {
     fn drop(&mut self) {
         if !self.ended {
             eprintln!("log: {}", self.log());
-            let delete = DeleteRequest { force: true, ..DeleteRequest::default() };
+            let delete = DeleteRequest {
+                force: true,
+                ..DeleteRequest::default()
+            };
             let _ = self.conn.try_call::<DeleteResponse>(Method::Delete, &delete);
             if let Ok(pidfd) = process::pidfd_open(self.shim) {
                 let _ = process::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
@@ -217,7 +253,10 @@ impl Drop for Box {
 pub fn spawn_serve(id: &str, folder: &Path, socket: OwnedFd) -> u32 {
     let folder = dir::open_path(folder).unwrap();
     let name = format!("test/{id}");
-    spawn(&["berth-shim", "serve", "--name", &name], &[(folder.as_fd(), 3), (socket.as_fd(), 4)])
+    spawn(
+        &["berth-shim", "serve", "--name", &name],
+        &[(folder.as_fd(), 3), (socket.as_fd(), 4)],
+    )
 }
 
 pub fn spawn(args: &[&str], fds: &[(BorrowedFd<'_>, i32)]) -> u32 {
@@ -225,14 +264,24 @@ pub fn spawn(args: &[&str], fds: &[(BorrowedFd<'_>, i32)]) -> u32 {
     let built = || env!("CARGO_BIN_EXE_berth-shim").into();
     // For the same tests on a release build.
     let program = std::env::var_os("BERTH_SHIM").map_or_else(built, PathBuf::from);
-    process::spawn(&Exec { program: Program::Path(&program), args: &args, env: &[], fds }).unwrap()
+    process::spawn(&Exec {
+        program: Program::Path(&program),
+        args: &args,
+        env: &[],
+        fds,
+    })
+    .unwrap()
 }
 
 impl Client {
     pub fn new(socket: OwnedFd) -> Client {
         let socket = UnixStream::from(socket);
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client { socket, decoder: Decoder::new(), stream: 1 }
+        Client {
+            socket,
+            decoder: Decoder::new(),
+            stream: 1,
+        }
     }
 
     pub fn greet(&mut self, hello: Hello) -> Result<Answer, Verdict> {
@@ -240,14 +289,20 @@ impl Client {
         let mut bytes = [0; hello::LEN];
         self.socket.read_exact(&mut bytes).unwrap();
         let answer = Answer::decode(&bytes).unwrap();
-        if answer.verdict == Verdict::Ok { Ok(answer) } else { Err(answer.verdict) }
+        if answer.verdict == Verdict::Ok {
+            Ok(answer)
+        } else {
+            Err(answer.verdict)
+        }
     }
 
     /// Sends a request; gives its stream.
     pub fn send(&mut self, method: Method, message: &impl Message) -> u32 {
         let stream = self.stream;
         self.stream += 2;
-        self.socket.write_all(&rpc::request(stream, method, message).unwrap()).unwrap();
+        self.socket
+            .write_all(&rpc::request(stream, method, message).unwrap())
+            .unwrap();
         stream
     }
 
@@ -300,7 +355,9 @@ impl Client {
     fn try_call<R: Message + Default>(&mut self, method: Method, message: &impl Message) -> Option<R> {
         let stream = self.stream;
         self.stream += 2;
-        self.socket.write_all(&rpc::request(stream, method, message).ok()?).ok()?;
+        self.socket
+            .write_all(&rpc::request(stream, method, message).ok()?)
+            .ok()?;
         self.answer(stream).ok()
     }
 }
@@ -334,7 +391,10 @@ impl Events {
 }
 
 pub fn null() -> Stdio {
-    Stdio { to: Some(To::Null(Null {})), ..Stdio::default() }
+    Stdio {
+        to: Some(To::Null(Null {})),
+        ..Stdio::default()
+    }
 }
 
 pub fn log(under_test: &Box) -> Log {
@@ -347,7 +407,10 @@ pub fn log(under_test: &Box) -> Log {
 }
 
 pub fn to(to: To) -> Stdio {
-    Stdio { to: Some(to), ..Stdio::default() }
+    Stdio {
+        to: Some(to),
+        ..Stdio::default()
+    }
 }
 
 /// Waits for a fact that has no descriptor to wait on.

@@ -39,9 +39,18 @@ fn a_log_has_every_line_of_both_streams() {
         for stream in ["stdout", "stderr"] {
             let lines = log.lines().filter(|line| line.contains(&format!(" {stream} F ")));
             let wanted = if stream == "stdout" { "out" } else { "err" };
-            assert!(lines.filter(|l| l.contains(wanted)).map(|l| l.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).eq(1..=2000));
+            assert!(
+                lines
+                    .filter(|l| l.contains(wanted))
+                    .map(|l| l.rsplit(' ').next().unwrap().parse::<u32>().unwrap())
+                    .eq(1..=2000)
+            );
         }
-        assert!(log.trim_end().ends_with("stdout P tail") || log.contains(" stdout P tail"), "{}", &log[log.len() - 200..]);
+        assert!(
+            log.trim_end().ends_with("stdout P tail") || log.contains(" stdout P tail"),
+            "{}",
+            &log[log.len() - 200..]
+        );
     });
 }
 
@@ -50,7 +59,11 @@ fn a_fifo_is_the_containers_own() {
     each(|it| {
         let (stdin, stdout, stderr) = (fifo(it, "in"), fifo(it, "out"), fifo(it, "err"));
         it.shell("echo begin; cat; echo end >&2");
-        let spec = Fifo { stdin: text(&stdin), stdout: text(&stdout), stderr: text(&stderr) };
+        let spec = Fifo {
+            stdin: text(&stdin),
+            stdout: text(&stdout),
+            stderr: text(&stderr),
+        };
         // Nobody has opened them yet, and nothing waits for that.
         it.run(to(To::Fifo(spec)));
         let mut reader = File::open(&stdout).unwrap();
@@ -60,7 +73,12 @@ fn a_fifo_is_the_containers_own() {
         // A reader that dies breaks nothing, and one that comes and goes ends no input.
         drop(reader);
         for word in ["one\n", "two\n"] {
-            OpenOptions::new().write(true).open(&stdin).unwrap().write_all(word.as_bytes()).unwrap();
+            OpenOptions::new()
+                .write(true)
+                .open(&stdin)
+                .unwrap()
+                .write_all(word.as_bytes())
+                .unwrap();
         }
         let mut reader = OpenOptions::new().read(true).custom_flags(0).open(&stdout).unwrap();
         let _: CloseStdinResponse = it.conn.call(Method::CloseStdin, &CloseStdinRequest::default()).unwrap();
@@ -70,7 +88,11 @@ fn a_fifo_is_the_containers_own() {
         assert_eq!(it.exit().code, 0);
         let mut rest = String::new();
         // What was written is there for whoever comes late.
-        let mut late = OpenOptions::new().read(true).custom_flags(0o4000).open(&stderr).unwrap();
+        let mut late = OpenOptions::new()
+            .read(true)
+            .custom_flags(0o4000)
+            .open(&stderr)
+            .unwrap();
         late.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "end\n");
         for path in [stdin, stdout, stderr] {
@@ -84,11 +106,27 @@ fn a_fifo_that_is_none_is_refused() {
     each(|it| {
         let file = it.dir.join("file");
         fs::write(&file, "").unwrap();
-        for (path, wanted) in [(text(&file), "not a FIFO"), (text(&it.dir.join("none")), "No such file"), ("x".into(), "absolute")] {
-            let request = it.request(to(To::Fifo(Fifo { stdout: path, ..Fifo::default() })), true);
-            let (message, failure) =
-                it.conn.call::<berth_wire::shim::CreateResponse>(Method::Create, &request).unwrap_err();
-            assert_eq!(ErrorCode::from_number(failure.code), Some(ErrorCode::InvalidArgument), "{message}");
+        for (path, wanted) in [
+            (text(&file), "not a FIFO"),
+            (text(&it.dir.join("none")), "No such file"),
+            ("x".into(), "absolute"),
+        ] {
+            let request = it.request(
+                to(To::Fifo(Fifo {
+                    stdout: path,
+                    ..Fifo::default()
+                })),
+                true,
+            );
+            let (message, failure) = it
+                .conn
+                .call::<berth_wire::shim::CreateResponse>(Method::Create, &request)
+                .unwrap_err();
+            assert_eq!(
+                ErrorCode::from_number(failure.code),
+                Some(ErrorCode::InvalidArgument),
+                "{message}"
+            );
             assert!(message.contains(wanted), "{message}");
         }
     });
@@ -98,19 +136,40 @@ fn a_fifo_that_is_none_is_refused() {
 fn a_terminal_through_fifos() {
     each(|it| {
         let (stdin, stdout) = (fifo(it, "in"), fifo(it, "out"));
-        it.config(&["/bin/sh", "-c", "stty size; read line; stty size; echo got $line"], |config| {
-            config["process"]["terminal"] = true.into();
-        });
-        let spec = Fifo { stdin: text(&stdin), stdout: text(&stdout), ..Fifo::default() };
-        let stdio = Stdio { to: Some(To::Fifo(spec)), terminal: true, width: 100, height: 30 };
+        it.config(
+            &["/bin/sh", "-c", "stty size; read line; stty size; echo got $line"],
+            |config| {
+                config["process"]["terminal"] = true.into();
+            },
+        );
+        let spec = Fifo {
+            stdin: text(&stdin),
+            stdout: text(&stdout),
+            ..Fifo::default()
+        };
+        let stdio = Stdio {
+            to: Some(To::Fifo(spec)),
+            terminal: true,
+            width: 100,
+            height: 30,
+        };
         it.run(stdio);
         let mut reader = File::open(&stdout).unwrap();
         let mut first = [0; 8];
         reader.read_exact(&mut first).unwrap();
         assert_eq!(&first, b"30 100\r\n");
-        let resize = ResizeRequest { width: 90, height: 20, ..ResizeRequest::default() };
+        let resize = ResizeRequest {
+            width: 90,
+            height: 20,
+            ..ResizeRequest::default()
+        };
         let _: ResizeResponse = it.conn.call(Method::Resize, &resize).unwrap();
-        OpenOptions::new().write(true).open(&stdin).unwrap().write_all(b"hello\n").unwrap();
+        OpenOptions::new()
+            .write(true)
+            .open(&stdin)
+            .unwrap()
+            .write_all(b"hello\n")
+            .unwrap();
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap_or_default();
         assert_eq!(rest, "hello\r\n20 90\r\ngot hello\r\n");
@@ -121,8 +180,13 @@ fn a_terminal_through_fifos() {
 #[test]
 fn a_terminal_that_nobody_reads_does_not_hold_the_container() {
     each(|it| {
-        it.config(&["/bin/sh", "-c", "seq 1 100000; tty"], |config| config["process"]["terminal"] = true.into());
-        it.run(Stdio { terminal: true, ..null() });
+        it.config(&["/bin/sh", "-c", "seq 1 100000; tty"], |config| {
+            config["process"]["terminal"] = true.into()
+        });
+        it.run(Stdio {
+            terminal: true,
+            ..null()
+        });
         assert_eq!(it.exit().code, 0);
     });
 }
@@ -176,14 +240,29 @@ fn attached_clients_see_output_and_give_input() {
         let stdio = to(To::Log(Log { stdin: true, ..log(it) }));
         it.run(stdio);
         until("the first line", || it.log().contains("first"));
-        let from_begin = AttachRequest { offset: Some(0), ..AttachRequest::default() };
+        let from_begin = AttachRequest {
+            offset: Some(0),
+            ..AttachRequest::default()
+        };
         let (mut one, opened) = Attached::new(it, from_begin.clone());
         assert_eq!((opened.offset, opened.terminal), (0, false));
         let (live, opened) = Attached::new(it, AttachRequest::default());
         assert_eq!(opened.offset, 6);
-        one.input(&AttachInput { stdin: b"x\n".to_vec().into(), ..AttachInput::default() }).unwrap();
-        one.input(&AttachInput { stdin: b"to stderr".to_vec().into(), ..AttachInput::default() }).unwrap();
-        one.input(&AttachInput { close_stdin: true, ..AttachInput::default() }).unwrap();
+        one.input(&AttachInput {
+            stdin: b"x\n".to_vec().into(),
+            ..AttachInput::default()
+        })
+        .unwrap();
+        one.input(&AttachInput {
+            stdin: b"to stderr".to_vec().into(),
+            ..AttachInput::default()
+        })
+        .unwrap();
+        one.input(&AttachInput {
+            close_stdin: true,
+            ..AttachInput::default()
+        })
+        .unwrap();
         assert_eq!(one.rest(1), ("first\nsecond x\n".into(), 4));
         assert_eq!(live.rest(1), ("second x\n".into(), 4));
         let (after, _) = Attached::new(it, from_begin);
@@ -194,15 +273,37 @@ fn attached_clients_see_output_and_give_input() {
 #[test]
 fn a_terminal_in_the_log_and_attached() {
     each(|it| {
-        it.config(&["/bin/sh", "-c", "read a; echo got $a; read b || echo end"], |config| {
-            config["process"]["terminal"] = true.into();
-        });
-        let stdio = Stdio { terminal: true, ..to(To::Log(Log { stdin: true, ..log(it) })) };
+        it.config(
+            &["/bin/sh", "-c", "read a; echo got $a; read b || echo end"],
+            |config| {
+                config["process"]["terminal"] = true.into();
+            },
+        );
+        let stdio = Stdio {
+            terminal: true,
+            ..to(To::Log(Log { stdin: true, ..log(it) }))
+        };
         it.run(stdio);
-        let (mut one, opened) = Attached::new(it, AttachRequest { offset: Some(0), ..AttachRequest::default() });
+        let (mut one, opened) = Attached::new(
+            it,
+            AttachRequest {
+                offset: Some(0),
+                ..AttachRequest::default()
+            },
+        );
         assert!(opened.terminal);
-        one.input(&AttachInput { stdin: b"hi\n".to_vec().into(), width: 70, height: 20, ..AttachInput::default() }).unwrap();
-        one.input(&AttachInput { close_stdin: true, ..AttachInput::default() }).unwrap();
+        one.input(&AttachInput {
+            stdin: b"hi\n".to_vec().into(),
+            width: 70,
+            height: 20,
+            ..AttachInput::default()
+        })
+        .unwrap();
+        one.input(&AttachInput {
+            close_stdin: true,
+            ..AttachInput::default()
+        })
+        .unwrap();
         assert_eq!(one.rest(1), ("hi\r\ngot hi\r\nend\r\n".into(), 0));
         assert!(it.log().contains("got hi"));
     });
@@ -222,20 +323,43 @@ fn execs_have_stdio_of_their_own() {
             stdio: Some(stdio),
             ..ExecRequest::default()
         };
-        let window = Log { stdin: true, ..Log::default() };
+        let window = Log {
+            stdin: true,
+            ..Log::default()
+        };
         let piped = exec("piped", to(To::Log(window.clone())), "cat; echo error >&2; exit 5");
         let _: ExecResponse = it.conn.call(Method::Exec, &piped).unwrap();
-        let of = |id: &str| AttachRequest { exec_id: id.into(), offset: Some(0) };
+        let of = |id: &str| AttachRequest {
+            exec_id: id.into(),
+            offset: Some(0),
+        };
         let (mut one, _) = Attached::new(it, of("piped"));
-        one.input(&AttachInput { stdin: b"abc".to_vec().into(), close_stdin: true, ..AttachInput::default() }).unwrap();
+        one.input(&AttachInput {
+            stdin: b"abc".to_vec().into(),
+            close_stdin: true,
+            ..AttachInput::default()
+        })
+        .unwrap();
         assert_eq!(one.rest(1), ("abc".into(), 5));
         // crun sets no size before the process runs.
         let line = r#"until [ "$(stty size 2>/dev/null)" = "11 33" ]; do :; done; stty size"#;
-        let stdio = Stdio { terminal: true, width: 33, height: 11, ..to(To::Log(window)) };
+        let stdio = Stdio {
+            terminal: true,
+            width: 33,
+            height: 11,
+            ..to(To::Log(window))
+        };
         let _: ExecResponse = it.conn.call(Method::Exec, &exec("tty", stdio, line)).unwrap();
         assert_eq!(Attached::new(it, of("tty")).0.rest(1), ("11 33\r\n".into(), 0));
-        let (message, failure) = it.conn.call::<()>(Method::Attach, &AttachRequest::default()).unwrap_err();
-        assert_eq!(ErrorCode::from_number(failure.code), Some(ErrorCode::WrongState), "{message}");
+        let (message, failure) = it
+            .conn
+            .call::<()>(Method::Attach, &AttachRequest::default())
+            .unwrap_err();
+        assert_eq!(
+            ErrorCode::from_number(failure.code),
+            Some(ErrorCode::WrongState),
+            "{message}"
+        );
     });
 }
 
@@ -246,10 +370,22 @@ fn a_client_that_does_not_read_or_is_not_read_from_stalls_nobody() {
         let stdio = to(To::Log(Log { stdin: true, ..log(it) }));
         it.run(stdio);
         // This one does not read.
-        let (mut deaf, _) = Attached::new(it, AttachRequest { offset: Some(0), ..AttachRequest::default() });
+        let (mut deaf, _) = Attached::new(
+            it,
+            AttachRequest {
+                offset: Some(0),
+                ..AttachRequest::default()
+            },
+        );
         // And what it sends is not read by the container.
-        deaf.client.socket().set_write_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
-        let block = AttachInput { stdin: vec![b'x'; 64 << 10].into(), ..AttachInput::default() };
+        deaf.client
+            .socket()
+            .set_write_timeout(Some(std::time::Duration::from_millis(200)))
+            .unwrap();
+        let block = AttachInput {
+            stdin: vec![b'x'; 64 << 10].into(),
+            ..AttachInput::default()
+        };
         let held = (0..64).map(|_| deaf.input(&block)).find(Result::is_err);
         assert!(held.is_some(), "4 MiB were taken for a process that reads nothing");
         until("all output is in the log", || it.log().len() > 8 << 20);
@@ -263,7 +399,10 @@ fn a_stranger_that_holds_the_pipe_delays_the_exit_by_its_bound_only() {
         it.shell("echo last; read stay");
         let stdio = to(To::Log(Log { stdin: true, ..log(it) }));
         let init = it.run(stdio);
-        let mut held = OpenOptions::new().write(true).open(format!("/proc/{}/fd/1", init.pid)).unwrap();
+        let mut held = OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{}/fd/1", init.pid))
+            .unwrap();
         let _: CloseStdinResponse = it.conn.call(Method::CloseStdin, &CloseStdinRequest::default()).unwrap();
         assert_eq!(it.exit().code, 1);
         assert!(it.log().contains("last"));

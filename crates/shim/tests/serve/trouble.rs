@@ -19,12 +19,17 @@ use crate::harness::{Box, Client, each, log, null, spawn, spawn_serve, to, until
 #[test]
 fn an_oom_kill_is_told_before_the_exit() {
     each(|it| {
-        it.config(&["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"], |config| {
-            config["linux"]["resources"]["memory"] = serde_json::json!({ "limit": 16 << 20, "swap": 16 << 20 });
-        });
+        it.config(
+            &["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"],
+            |config| {
+                config["linux"]["resources"]["memory"] = serde_json::json!({ "limit": 16 << 20, "swap": 16 << 20 });
+            },
+        );
         it.run(null());
         let mut events = it.events();
-        let Some(What::Oom(oom)) = events.next().what else { panic!("no OOM event came first") };
+        let Some(What::Oom(oom)) = events.next().what else {
+            panic!("no OOM event came first")
+        };
         assert!(oom.count >= 1);
         let exit = events.exit_of("");
         assert_eq!((exit.code, exit.signal, exit.oom), (137, 9, true));
@@ -54,10 +59,19 @@ fn the_highest_epoch_is_in_charge() {
         newer.greet(Hello::daemon(5)).unwrap();
         assert!(it.conn.frame().is_none(), "the older daemon is hung up on");
         assert_eq!(it.connect().greet(Hello::daemon(4)), Err(Verdict::Fenced));
-        assert_eq!(it.connect().greet(Hello { min: 9, max: 9, ..Hello::daemon(9) }), Err(Verdict::Version));
+        assert_eq!(
+            it.connect().greet(Hello {
+                min: 9,
+                max: 9,
+                ..Hello::daemon(9)
+            }),
+            Err(Verdict::Version)
+        );
         let mut tool = it.connect();
         tool.greet(Hello::tool()).unwrap();
-        let refused = tool.call::<ShutdownResponse>(Method::Shutdown, &ShutdownRequest {}).unwrap_err();
+        let refused = tool
+            .call::<ShutdownResponse>(Method::Shutdown, &ShutdownRequest {})
+            .unwrap_err();
         assert_eq!(ErrorCode::from_number(refused.1.code), Some(ErrorCode::WrongState));
         it.conn = newer;
         assert_eq!(it.state().state(), State::Running);
@@ -80,7 +94,9 @@ fn an_exit_that_nobody_heard_is_told_to_the_next_daemon_until_it_is_acknowledged
             let mut events = crate::harness::Events(events);
             let event = events.next();
             assert_eq!(event.number, 1);
-            let Some(What::Exited(exited)) = event.what else { panic!("no exit") };
+            let Some(What::Exited(exited)) = event.what else {
+                panic!("no exit")
+            };
             assert_eq!(exited.exit.unwrap().code, 9);
         }
         let _: AckResponse = it.conn.call(Method::Ack, &AckRequest { number: 1 }).unwrap();
@@ -115,7 +131,8 @@ fn peers_that_talk_nonsense_are_hung_up_on() {
 
 fn with_hook(it: &Box, seconds: &str) -> CreateRequest {
     it.config(&["/bin/sleep", "1000"], |config| {
-        config["hooks"] = serde_json::json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", seconds] }] });
+        config["hooks"] =
+            serde_json::json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", seconds] }] });
     });
     it.request(null(), true)
 }
@@ -124,12 +141,19 @@ fn with_hook(it: &Box, seconds: &str) -> CreateRequest {
 fn a_start_that_waits_for_a_hook_says_so_and_a_late_one_is_undone() {
     each(|it| {
         let mut events = it.events();
-        let request = CreateRequest { runtime_timeout_ms: 700, ..with_hook(it, "100") };
+        let request = CreateRequest {
+            runtime_timeout_ms: 700,
+            ..with_hook(it, "100")
+        };
         let stream = it.conn.send(Method::Create, &request);
         let wait = events.next();
         assert!(matches!((wait.number, wait.what), (0, Some(What::ForeignWait(_)))));
         let (message, failure) = it.conn.answer::<CreateResponse>(stream).unwrap_err();
-        assert_eq!(ErrorCode::from_number(failure.code), Some(ErrorCode::Timeout), "{message}");
+        assert_eq!(
+            ErrorCode::from_number(failure.code),
+            Some(ErrorCode::Timeout),
+            "{message}"
+        );
         assert_eq!(it.state().state(), State::Empty);
     });
 }
@@ -143,11 +167,18 @@ fn a_delete_by_force_ends_a_create_under_way() {
         assert!(matches!(events.next().what, Some(What::ForeignWait(_))));
         let mut other = it.connect();
         other.greet(Hello::daemon(1)).unwrap();
-        let delete = DeleteRequest { force: true, ..DeleteRequest::default() };
+        let delete = DeleteRequest {
+            force: true,
+            ..DeleteRequest::default()
+        };
         let left: DeleteResponse = other.call(Method::Delete, &delete).unwrap();
         assert_eq!(left.left, Vec::<String>::new());
         let (message, failure) = it.conn.answer::<CreateResponse>(stream).unwrap_err();
-        assert_eq!(ErrorCode::from_number(failure.code), Some(ErrorCode::Cancelled), "{message}");
+        assert_eq!(
+            ErrorCode::from_number(failure.code),
+            Some(ErrorCode::Cancelled),
+            "{message}"
+        );
     });
 }
 
@@ -165,9 +196,15 @@ fn what_a_killed_shim_leaves_the_next_one_removes() {
         it.shim = spawn_serve(&it.id, &it.dir.join("c"), theirs);
         it.conn = Client::new(ours);
         it.conn.greet(Hello::daemon(2)).unwrap();
-        let request = CreateRequest { cleanup_only: true, ..it.request(null(), false) };
+        let request = CreateRequest {
+            cleanup_only: true,
+            ..it.request(null(), false)
+        };
         let _: CreateResponse = it.conn.call(Method::Create, &request).unwrap();
-        let delete = DeleteRequest { force: true, ..DeleteRequest::default() };
+        let delete = DeleteRequest {
+            force: true,
+            ..DeleteRequest::default()
+        };
         let left: DeleteResponse = it.conn.call(Method::Delete, &delete).unwrap();
         assert_eq!(left.left, Vec::<String>::new());
         assert!(process::has_ended(&pidfd).unwrap());
@@ -196,7 +233,10 @@ fn the_template_forks_shims_that_outlive_it() {
         fs::create_dir(&folder).unwrap();
         let place = dir::open_path(&folder).unwrap();
         let (client, shims) = socket::stream_pair(false).unwrap();
-        let request = ForkRequest { token: 3, name: "test/forked".into() };
+        let request = ForkRequest {
+            token: 3,
+            name: "test/forked".into(),
+        };
         socket::send_fds(&ours, &request.encode_to_vec(), &[place.as_fd(), shims.as_fd()]).unwrap();
         drop(shims);
         let mut buffer = [0; 256];
@@ -208,13 +248,19 @@ fn the_template_forks_shims_that_outlive_it() {
         assert_eq!(process::wait(template).unwrap(), Some(process::Ended::Exited(0)));
 
         let mut client = Client::new(client);
-        assert_eq!(client.greet(Hello::daemon(1)).unwrap().pid, u64::from(answer.pid.unsigned_abs()));
+        assert_eq!(
+            client.greet(Hello::daemon(1)).unwrap().pid,
+            u64::from(answer.pid.unsigned_abs())
+        );
         it.shell("exit 8");
         let request = it.request(null(), true);
         let _: CreateResponse = client.call(Method::Create, &request).unwrap();
         let stream = client.send(Method::Events, &berth_wire::shim::EventsRequest { after: 0 });
         assert_eq!(stream, client.frame().unwrap().stream);
-        let delete = DeleteRequest { force: true, ..DeleteRequest::default() };
+        let delete = DeleteRequest {
+            force: true,
+            ..DeleteRequest::default()
+        };
         let _: DeleteResponse = client.call(Method::Delete, &delete).unwrap();
         let _: ShutdownResponse = client.call(Method::Shutdown, &ShutdownRequest {}).unwrap();
         assert!(process::wait_until_ended(&pidfd, Some(crate::harness::PATIENCE)).unwrap());
@@ -230,12 +276,21 @@ fn an_idle_shim_is_small() {
         it.run(null());
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", it.shim)).unwrap();
         let field = |name: &str| -> u64 {
-            rollup.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap()
+            rollup
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok())
+                .unwrap()
         };
         let private = field("Private_Dirty:");
         println!("idle shim: PSS {} KiB, private dirty {private} KiB", field("Pss:"));
-        assert!(private < if cfg!(debug_assertions) { 1000 } else { 350 }, "{private} KiB");
-        let kill = SignalRequest { signal: 9, ..SignalRequest::default() };
+        assert!(
+            private < if cfg!(debug_assertions) { 1000 } else { 350 },
+            "{private} KiB"
+        );
+        let kill = SignalRequest {
+            signal: 9,
+            ..SignalRequest::default()
+        };
         let _: SignalResponse = it.conn.call(Method::Signal, &kill).unwrap();
         assert_eq!(it.exit().code, 137);
     });
