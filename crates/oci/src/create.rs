@@ -66,23 +66,18 @@ fn create_in(folder: PathBuf, options: CreateOptions<'_>, plan: &Plan) -> Result
         .and_then(|linux| linux.cgroups_path().as_ref())
         .map(|path| path.to_string_lossy().into_owned());
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let cgroups = Cgroups::create(path.as_deref().unwrap_or(""), id, resources)?;
-    let (pid, pidfd) = match make_process(options, plan, &cgroups, ear) {
-        Ok(made) => made,
-        Err(error) => {
-            cgroups.undo();
-            return Err(error);
-        }
-    };
-    let saved = Container::new(folder, id, bundle, pid, cgroups).and_then(|container| {
-        let saved = container.save(text);
-        if saved.is_err() {
-            kill(pid, &pidfd, sibling);
-            container.cgroups.undo();
-        }
-        saved.map(|()| container)
-    });
-    saved
+    let cgroups = Cgroups::plan(path.as_deref().unwrap_or(""), id)?;
+    // Written down before they are made: whoever finds this half done knows what to remove.
+    let mut container = Container::new(folder, id, bundle, cgroups);
+    container.save(text)?;
+    container.cgroups.make(resources)?;
+    let (pid, pidfd) =
+        make_process(options, plan, &container.cgroups, ear).inspect_err(|_| container.cgroups.undo())?;
+    container.has_init(pid).inspect_err(|_| {
+        kill(pid, &pidfd, sibling);
+        container.cgroups.undo();
+    })?;
+    Ok(container)
 }
 
 /// Ends an init process that will not be used. It may have ended by itself: then there is nothing to kill.

@@ -88,7 +88,25 @@ pub(crate) fn listen(folder: &Path) -> Result<OwnedFd, OciError> {
 }
 
 impl Container {
+    /// One that has no process yet.
+    pub(crate) fn new(folder: PathBuf, id: &str, bundle: &Path, cgroups: Cgroups) -> Self {
+        Container {
+            folder,
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            pid: 0,
+            start_time: 0,
+            cgroups,
+        }
+    }
+
     pub(crate) fn save(&self, spec: &[u8]) -> Result<(), OciError> {
+        let opened = dir::open(&self.folder).step("open", self.folder.display())?;
+        file::write_aside(&opened, "config.json", spec, 0o600).step("write", "config.json")?;
+        self.save_state()
+    }
+
+    fn save_state(&self) -> Result<(), OciError> {
         let state = json!({
             "ociVersion": crate::SPEC_VERSION,
             "id": self.id,
@@ -98,20 +116,13 @@ impl Container {
         });
         let opened = dir::open(&self.folder).step("open", self.folder.display())?;
         let text = format!("{state:#}\n");
-        file::write_aside(&opened, "config.json", spec, 0o600).step("write", "config.json")?;
         file::write_aside(&opened, "state.json", text.as_bytes(), 0o600).step("write", "state.json")
     }
 
-    pub(crate) fn new(folder: PathBuf, id: &str, bundle: &Path, pid: u32, cgroups: Cgroups) -> Result<Self, OciError> {
-        let start_time = process::start_time(pid).step("read start time of", pid)?;
-        Ok(Container {
-            folder,
-            id: id.to_owned(),
-            bundle: bundle.to_owned(),
-            pid,
-            start_time,
-            cgroups,
-        })
+    pub(crate) fn has_init(&mut self, pid: u32) -> Result<(), OciError> {
+        self.start_time = process::start_time(pid).step("read start time of", pid)?;
+        self.pid = pid;
+        self.save_state()
     }
 
     /// Finds a container below `root`.
@@ -169,6 +180,9 @@ impl Container {
     /// # Errors
     /// As pidfd_open(2).
     pub fn init(&self) -> Result<Option<OwnedFd>, OciError> {
+        if self.pid == 0 {
+            return Ok(None);
+        }
         let opened = process::open_known(self.pid, self.start_time).step("open init process", self.pid)?;
         match opened {
             Some(pidfd) if process::has_ended(&pidfd).step("look at init process", self.pid)? => Ok(None),

@@ -23,13 +23,23 @@ pub enum Cgroups {
 }
 
 impl Cgroups {
-    /// Makes the cgroups at `path` (config.json's cgroupsPath; empty = named `id` below the caller's own) and writes the limits.
+    /// Where the cgroups at `path` will be (config.json's cgroupsPath; empty = named `id` below the caller's own). Makes nothing.
     ///
     /// # Errors
-    /// A path that leaves the hierarchy, a controller that is not mounted but needed, a limit that the kernel refuses.
-    pub fn create(path: &str, id: &str, resources: Option<&LinuxResources>) -> Result<Cgroups, OciError> {
+    /// A path that leaves the hierarchy.
+    pub(crate) fn plan(path: &str, id: &str) -> Result<Cgroups, OciError> {
         let path = checked(path)?;
-        Ok(Cgroups::V1(V1::create(&path, id, resources)?))
+        Ok(Cgroups::V1(V1::plan(&path, id)?))
+    }
+
+    /// Makes them and writes the limits.
+    ///
+    /// # Errors
+    /// A controller that is not mounted but needed, a limit that the kernel refuses. What was made is gone again.
+    pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
+        match self {
+            Cgroups::V1(groups) => groups.make(resources),
+        }
     }
 
     /// Puts a process into all of them.
@@ -42,7 +52,7 @@ impl Cgroups {
         }
     }
 
-    /// Removes what [`Cgroups::create`] made.
+    /// Removes what [`Cgroups::make`] made.
     pub fn undo(&self) {
         match self {
             Cgroups::V1(groups) => groups.undo(),

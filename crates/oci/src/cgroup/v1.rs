@@ -17,8 +17,8 @@ struct Group {
     /// As /proc/PID/cgroup names it: "cpu,cpuacct", "name=systemd".
     controllers: String,
     folder: PathBuf,
-    /// Folders that did not exist before, topmost first.
-    made: Vec<PathBuf>,
+    /// It was there before: an undo leaves it.
+    existed: bool,
 }
 
 /// The container's folders in all mounted hierarchies.
@@ -30,22 +30,8 @@ pub struct V1 {
 const ROOT: &str = "/sys/fs/cgroup";
 
 impl V1 {
-    pub(crate) fn create(path: &str, id: &str, resources: Option<&LinuxResources>) -> Result<V1, OciError> {
-        let mut this = V1 { groups: Vec::new() };
-        let done = this.make_folders(path, id).and_then(|()| match resources {
-            Some(resources) => this.apply(&values::settings(resources)),
-            None => Ok(()),
-        });
-        match done {
-            Ok(()) => Ok(this),
-            Err(error) => {
-                this.undo();
-                Err(error)
-            }
-        }
-    }
-
-    fn make_folders(&mut self, path: &str, id: &str) -> Result<(), OciError> {
+    pub(crate) fn plan(path: &str, id: &str) -> Result<V1, OciError> {
+        let mut groups = Vec::new();
         let own = fs::read_to_string("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
         for line in own.lines() {
             let mut fields = line.splitn(3, ':');
@@ -62,12 +48,31 @@ impl V1 {
                 absolute if absolute.starts_with('/') => mount.join(&absolute[1..]),
                 relative => mount.join(own.trim_start_matches('/')).join(relative),
             };
-            let made = make_path(&mount, &folder, controllers).step("make cgroup", folder.display())?;
-            self.groups.push(Group {
+            let existed = folder.is_dir();
+            groups.push(Group {
                 controllers: controllers.to_owned(),
                 folder,
-                made,
+                existed,
             });
+        }
+        Ok(V1 { groups })
+    }
+
+    pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
+        let done = self.make_folders().and_then(|()| match resources {
+            Some(resources) => self.apply(&values::settings(resources)),
+            None => Ok(()),
+        });
+        if done.is_err() {
+            self.undo();
+        }
+        done
+    }
+
+    fn make_folders(&self) -> Result<(), OciError> {
+        for group in &self.groups {
+            let cpuset = group.controllers.split(',').any(|name| name == "cpuset");
+            make_folder(&group.folder, cpuset).step("make cgroup", group.folder.display())?;
         }
         Ok(())
     }
@@ -105,9 +110,9 @@ impl V1 {
     }
 
     pub(crate) fn undo(&self) {
-        for folder in self.groups.iter().flat_map(|group| group.made.iter().rev()) {
-            // Somebody else may have put a cgroup into one that we made: then it is theirs now.
-            let _ = fs::remove_dir(folder);
+        for group in self.groups.iter().filter(|group| !group.existed) {
+            // What was put into it meanwhile is somebody else's, and then so is the folder.
+            let _ = fs::remove_dir(&group.folder);
         }
     }
 
@@ -186,17 +191,13 @@ impl V1 {
     pub(crate) fn remove(&self) -> Result<(), OciError> {
         for group in &self.groups {
             remove_tree(&group.folder).step("remove cgroup", group.folder.display())?;
-            // Parents that only this container needed.
-            for folder in group.made.iter().rev().filter(|folder| **folder != group.folder) {
-                let _ = fs::remove_dir(folder);
-            }
         }
         Ok(())
     }
 
     pub(crate) fn to_json(&self) -> Value {
         let group =
-            |group: &Group| json!({"controllers": group.controllers, "folder": group.folder, "made": group.made});
+            |group: &Group| json!({"controllers": group.controllers, "folder": group.folder, "existed": group.existed});
         Value::Array(self.groups.iter().map(group).collect())
     }
 
@@ -211,7 +212,7 @@ impl V1 {
             Some(Group {
                 controllers: value["controllers"].as_str()?.to_owned(),
                 folder: path(&value["folder"])?,
-                made: value["made"].as_array()?.iter().map(path).collect::<Option<_>>()?,
+                existed: value["existed"].as_bool()?,
             })
         };
         Some(V1 {
@@ -280,33 +281,28 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV)
 }
 
-/// Makes every missing folder down to `folder`. A new cpuset must be given cpus and memory nodes before a process may enter.
-fn make_path(mount: &Path, folder: &Path, controllers: &str) -> io::Result<Vec<PathBuf>> {
-    let mut made = Vec::new();
-    let cpuset = controllers.split(',').any(|name| name == "cpuset");
-    // The common case: only the last one is missing.
-    let parent_is_there = folder.parent().is_some_and(Path::is_dir);
-    let steps: Vec<&Path> = if parent_is_there {
-        vec![folder]
-    } else {
-        let mut steps: Vec<&Path> = folder.ancestors().take_while(|step| *step != mount).collect();
-        steps.reverse();
-        steps
-    };
-    for step in steps {
-        match fs::create_dir(step) {
-            Ok(()) => made.push(step.to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            Err(error) => return Err(error),
-        }
-        if cpuset {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                let parent = step.parent().unwrap_or(mount).join(file);
-                write(&step.join(file), fs::read_to_string(parent)?.trim())?;
+/// Makes a folder and what is missing above it. Parents stay when the container goes, as runc leaves them: another
+/// container may be on its way into them. A new cpuset must be given cpus and memory nodes before a process may enter.
+fn make_folder(folder: &Path, cpuset: bool) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = folder.parent().ok_or(error)?;
+            make_folder(parent, cpuset)?;
+            match fs::create_dir(folder) {
+                // Another start makes a common parent at the same moment.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
             }
         }
+        other => other?,
     }
-    Ok(made)
+    if cpuset && let Some(parent) = folder.parent() {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            write(&folder.join(file), fs::read_to_string(parent.join(file))?.trim())?;
+        }
+    }
+    Ok(())
 }
 
 fn write(file: &Path, value: &str) -> io::Result<()> {

@@ -59,12 +59,12 @@ fn new_filesystem(root: &mut Root, kind: &str, mount: &Mount, mut options: Mount
         inroot::ensure_plain_dir(root.fd.as_fd(), target)
     } else {
         // A tmpfs takes the mode of what it covers, unless told.
-        if kind == "tmpfs" && !options.data.iter().any(|option| option.starts_with("mode=")) {
-            if let Ok(covered) = inroot::open_path(root.fd.as_fd(), target)
-                && let Ok(mode) = inroot::mode_of(covered.as_fd())
-            {
-                options.data.push(format!("mode={mode:o}"));
-            }
+        if kind == "tmpfs"
+            && !options.data.iter().any(|option| option.starts_with("mode="))
+            && let Ok(covered) = inroot::open_path(root.fd.as_fd(), target)
+            && let Ok(mode) = inroot::mode_of(covered.as_fd())
+        {
+            options.data.push(format!("mode={mode:o}"));
         }
         inroot::ensure_dir(root.fd.as_fd(), target)
     };
