@@ -65,7 +65,7 @@ impl Calls {
     /// Of mutating calls: a Wait or a stream may be as old as its container.
     pub(crate) fn oldest(&self) -> Duration {
         let table = self.lock();
-        let bounded = |e: &&Entry| !matches!(e.operation, "wait" | "attach");
+        let bounded = |e: &&Entry| !matches!(e.operation, "wait" | "attach" | "events" | "logs" | "stats");
         table
             .live
             .values()

@@ -63,11 +63,18 @@ pub(crate) const EXITS: [ExitReason; 6] = [
 pub(crate) struct Told {
     seen: HashSet<(Incarnation, Option<ExecId>, EventKind)>,
     exits: HashMap<(Incarnation, Option<ExecId>), u64>,
+    /// What happened before this is no longer in the journal and counts as told.
+    since: i64,
 }
 
 impl Told {
     pub(crate) fn has(&self, incarnation: Incarnation, exec: Option<&ExecId>, kind: EventKind) -> bool {
         self.seen.contains(&(incarnation, exec.cloned(), kind))
+    }
+
+    /// Whether an event of this time would still be in the journal.
+    pub(crate) fn reaches(&self, at: i64) -> bool {
+        at >= self.since
     }
 
     /// The number of an exit.
@@ -113,6 +120,9 @@ impl Env {
                 while let Some(item) = events.next().await {
                     let EventItem::Event(event) = item else { continue };
                     let what = event.what;
+                    if told.seen.is_empty() && event.cursor.number > 1 {
+                        told.since = what.at;
+                    }
                     if what.exit.is_some() && matches!(what.kind, EventKind::Exited | EventKind::ExecExited) {
                         told.exits
                             .insert((what.incarnation, what.exec_id.clone()), event.cursor.number);

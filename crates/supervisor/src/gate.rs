@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_core::Namespace;
 use berth_core::queue::{Full, StartQueue, Ticket};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 #[derive(Clone)]
 pub(crate) struct Gate {
     inner: Arc<Mutex<Inner>>,
+    /// A place or a permit became free.
+    freed: Arc<Notify>,
 }
 
 struct Inner {
@@ -43,6 +45,7 @@ impl Gate {
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
+            freed: Arc::default(),
         }
     }
 
@@ -63,6 +66,19 @@ impl Gate {
     pub(crate) fn set_permits(&self, permits: usize) {
         self.lock().queue.set_permits(permits);
         self.admit();
+    }
+
+    /// Returns when nobody waits and nobody is at work.
+    pub(crate) async fn idle(&self) {
+        loop {
+            // Before the look, so that no change is missed between it and the wait.
+            let mut freed = std::pin::pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.load() == (0, 0) {
+                return;
+            }
+            freed.await;
+        }
     }
 
     /// Waiting, at work.
@@ -108,7 +124,10 @@ impl Place {
     pub(crate) fn leave(&self) -> bool {
         let mut inner = self.gate.lock();
         inner.admitted.remove(&self.ticket);
-        inner.queue.cancel(self.ticket)
+        let left = inner.queue.cancel(self.ticket);
+        drop(inner);
+        self.gate.freed.notify_waiters();
+        left
     }
 }
 
@@ -121,17 +140,22 @@ impl Drop for Place {
 impl Permit {
     /// The start waits for something foreign, or has ended.
     pub(crate) fn give_back(&self) {
-        if self.0.gate.lock().queue.give_back(self.0.ticket) {
-            self.0.gate.admit();
+        self.0.give_back();
+    }
+}
+
+impl Held {
+    fn give_back(&self) {
+        if self.gate.lock().queue.give_back(self.ticket) {
+            self.gate.admit();
+            self.gate.freed.notify_waiters();
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.gate.lock().queue.give_back(self.ticket) {
-            self.gate.admit();
-        }
+        self.give_back();
     }
 }
 
@@ -153,7 +177,12 @@ mod test {
         let permit2 = third.admitted().await;
         drop(permit);
         assert_eq!(gate.load(), (0, 1));
+        let idle = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.idle().await }
+        });
         drop((permit2.clone(), permit2));
+        idle.await.unwrap();
         assert_eq!(gate.load(), (0, 0));
     }
 

@@ -35,6 +35,9 @@ impl Supervisor {
     /// Locks the state folder, starts the shims' template, indexes what is in the folder and begins to adopt it in the
     /// background. After it returned, calls may be served: one that names a container not yet adopted waits for it.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        // For the whole life of the process: `FAILPOINTS` is read once.
+        #[cfg(feature = "failpoints")]
+        std::mem::forget(fail::FailScenario::setup());
         let (layout, lock) = prepare(&config)?;
         let (path, template) = (config.shim.path.clone(), config.shim.template);
         let launcher = Launcher::new(&path, template).map_err(|e| {
@@ -138,14 +141,8 @@ impl Supervisor {
     pub async fn shutdown(&self, timeout: Duration) {
         let env = self.env();
         env.closing.store(true, Ordering::Relaxed);
-        let finished = async {
-            // What waits is turned away as permits come; a look now and then is enough for the few that are at work.
-            let mut look = tokio::time::interval(Duration::from_millis(20));
-            while env.gate.load() != (0, 0) {
-                look.tick().await;
-            }
-        };
-        if tokio::time::timeout(timeout, finished).await.is_err() {
+        // What waits is turned away as permits come.
+        if tokio::time::timeout(timeout, env.gate.idle()).await.is_err() {
             let (waiting, at_work) = env.gate.load();
             tracing::warn!(
                 waiting,

@@ -176,6 +176,50 @@ fn an_exit_that_was_journaled_but_not_marked_has_one_number() {
     crash_between_journal_and_ack("journaled", false);
 }
 
+#[test]
+fn a_broken_record_costs_its_container_only() {
+    let (place, world) = (Place::new("broken"), World::new());
+    let daemon = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let runtime = daemon();
+    runtime.block_on(async {
+        let supervisor = place.daemon(&world, place.config()).await;
+        supervisor.run(place.spec("", "kept"), None).await.unwrap();
+        supervisor.run(place.spec("", "kept2"), None).await.unwrap();
+    });
+    drop(runtime);
+    fs::write(place.path().join("state/c/default:kept/container.json"), "no record").unwrap();
+    fs::create_dir(place.path().join("state/c/default:half")).unwrap();
+    fs::create_dir(place.path().join(format!("state/c/default:old~{}", "0f".repeat(16)))).unwrap();
+
+    daemon().block_on(async {
+        let supervisor = place.daemon(&world, place.config()).await;
+        let broken = supervisor.get(key("kept"), false).await.unwrap();
+        let exit = broken.exit.expect("lost");
+        assert!(exit.message.contains("container.json"), "{exit:?}");
+        assert_eq!(
+            supervisor.get(key("kept2"), false).await.unwrap().state,
+            ContainerState::Running
+        );
+        supervisor.adopted().await;
+        let refused = supervisor.run(place.spec("", "kept"), None).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::AlreadyExists);
+        supervisor.delete(key("kept"), None, true, None).await.unwrap();
+        supervisor.delete(key("kept2"), None, true, None).await.unwrap();
+        // A folder without a record, and one that was on its way out, go by themselves.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !place.folders().is_empty() {
+            assert!(Instant::now() < deadline, "{:?}", place.folders());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_second_daemon_gets_a_clear_message() {
     let (place, world) = (Place::new("lock"), World::new());

@@ -203,12 +203,17 @@ impl Task {
             ending: None,
         };
         self.execs.insert(exec.clone(), entry);
-        if !told.has(self.incarnation, Some(&exec), EventKind::ExecStarted) {
+        let begun = told.has(self.incarnation, Some(&exec), EventKind::ExecStarted);
+        if !begun && told.reaches(process.started_at) {
             self.tell_exec_started(&exec, process.pid);
         }
         if let Some(exit) = process.exit {
             let status = shim::exit(&exit);
-            match told.exit(self.incarnation, Some(&exec)) {
+            let marked = self
+                .folder
+                .as_ref()
+                .and_then(|f| f.exec_seq(exec.as_str()).ok().flatten());
+            match marked.or_else(|| told.exit(self.incarnation, Some(&exec))) {
                 Some(number) => {
                     self.mark(Some(&exec), number);
                     if let Some(entry) = self.execs.get_mut(&exec) {

@@ -14,6 +14,9 @@ use crate::reply::Reply;
 /// On top of the runtime's own deadline, where the shim calls it.
 const SLACK: Duration = Duration::from_secs(5);
 
+/// For what only makes an answer better: a mute shim must not hold up who looks at its container.
+const ASK: Duration = Duration::from_secs(1);
+
 /// There is no connection just now.
 pub(super) fn no_shim(operation: &'static str, key: &ContainerKey) -> Error {
     let message = "its shim does not answer at the moment; try again, or delete with force";
@@ -111,7 +114,7 @@ impl Task {
                 let Some(link) = self.link.clone() else {
                     return reply.send(Err(no_shim("get", &self.key)));
                 };
-                let (key, deadline) = (self.key.clone(), self.env.config().shim.call_timeout);
+                let (key, deadline) = (self.key.clone(), ASK);
                 tokio::spawn(async move {
                     let asked = link.client.call(Method::State, &wire::StateRequest {}, deadline).await;
                     reply.send(asked.map_err(|e| e.into_error("get", &key)));
