@@ -1,6 +1,6 @@
 //! The shim: parent of one container. Its stdio, its exit, its OOM kills; one thread over epoll, no async, no logging.
 //!
-//! Invariants: the loop never makes a call that a disk or a peer can hold ([`creator`] and [`writer`] are children that do); it knows
+//! Invariants: the loop never makes a call that a disk or a peer can hold (creators and writers are children that do); it knows
 //! no daemon: whoever connects and greets with the highest epoch is in charge, and when nobody does it just goes on.
 #![forbid(unsafe_code)]
 
