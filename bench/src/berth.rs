@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-/// Everything that is not the default, and why it is not: the runtime is the one that both sides use.
+/// Everything that is not the default, and why it is not: the runtime is the one that both sides use. Berth's own has no path.
 pub fn config(runtime: &str, path: &Path) -> String {
+    if path.as_os_str().is_empty() {
+        return format!("[runtime]\ndefault = {runtime:?}\n");
+    }
     format!("[runtime]\ndefault = {runtime:?}\n\n[runtimes.{runtime}]\npath = {path:?}\n")
 }
 

@@ -78,10 +78,10 @@ pub struct Common {
     /// Folder with berthd and berth-shim
     #[arg(long)]
     bin: PathBuf,
-    /// Root filesystem with containerd, runc and crun (scripts/peers/install); without it the environment's PEERS
+    /// Root filesystem with containerd, runc and crun (scripts/peers/install); without it the environment's PEERS, or /opt/peers-sid
     #[arg(long, global = true)]
     peers: Option<PathBuf>,
-    /// Runtimes to run with, one after the other
+    /// Runtimes to run with, one after the other; with `embedded`, Berth's own, the other sides use crun
     #[arg(long = "runtime", global = true, default_values = ["runc", "crun"])]
     runtimes: Vec<String>,
     /// Who is measured

@@ -14,6 +14,16 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// Where ./dev makes them.
+const PEERS: &str = "/opt/peers-sid";
+/// Berth's own runtime, which no other side can use: theirs is then the fastest that they can.
+pub const EMBEDDED: &str = "embedded";
+
+/// The runtime that the other sides use.
+fn stock(runtime: &str) -> &str {
+    if runtime == EMBEDDED { "crun" } else { runtime }
+}
+
 const READY: Duration = Duration::from_secs(30);
 
 /// A tmpfs with the programs, the root filesystem and every side's state. Gone when dropped.
@@ -29,6 +39,7 @@ impl Lab {
             .peers
             .clone()
             .or_else(|| std::env::var_os("PEERS").map(PathBuf::from))
+            .or_else(|| Some(PathBuf::from(PEERS)))
             .filter(|peers| peers.join("usr/bin/containerd").exists());
         ensure(!common.measures(Kind::Containerd) || peers.is_some(), || {
             "no containerd to compare with: scripts/peers/install sid, then PEERS=/opt/peers-sid; or --sides berth,bare"
@@ -75,7 +86,12 @@ impl Lab {
         std::fs::create_dir(&work)?;
         let cgroup = Cgroup::make(&format!("berth-bench-{}-{number}", std::process::id()))?;
         let place = Place::make(self.peers.as_deref(), &[&self.folder]).await?;
-        let runtime_path = place.find(runtime)?;
+        let embedded = kind == Kind::Berth && runtime == EMBEDDED;
+        let runtime_path = if embedded {
+            PathBuf::new()
+        } else {
+            place.find(stock(runtime))?
+        };
         let socket = work.join("daemon.sock");
         match kind {
             Kind::Berth => std::fs::write(work.join("config.toml"), berth::config(runtime, &runtime_path))?,
@@ -101,7 +117,7 @@ impl Lab {
     pub async fn versions(&self, runtime: &str) -> Result<String> {
         let mut side = self.side(Kind::Bare, runtime).await?;
         let mut lines = Vec::new();
-        for program in [Some(runtime), self.peers.as_ref().map(|_| "containerd")]
+        for program in [Some(stock(runtime)), self.peers.as_ref().map(|_| "containerd")]
             .into_iter()
             .flatten()
         {
