@@ -106,7 +106,8 @@ impl Ring {
     /// Forks the writer, a child of the caller with a process group of its own, and answers its pid. None = this ring has no file.
     pub fn spawn(&mut self) -> io::Result<Option<i32>> {
         let Some(dir) = &self.options.dir else { return Ok(None) };
-        let shim = sys_process::getpid();
+        // Before the fork: the writer must hear of the shim's end even if that comes before it has begun.
+        let shim = sys_process::pidfd_open(sys_process::getpid())?;
         match sys_process::fork()? {
             Fork::Parent { pid } => Ok(i32::try_from(pid).ok()),
             Fork::Child => {

@@ -37,17 +37,17 @@ pub struct Ends<'a> {
 }
 
 /// The writer's whole life. An error is one of setting up; those of the disk are dealt with.
-pub fn run(shim: u32, dir: &Path, options: &Options, ends: &Ends<'_>) -> io::Result<()> {
+pub fn run(shim: OwnedFd, dir: &Path, options: &Options, ends: &Ends<'_>) -> io::Result<()> {
     let options = Options {
         max_size: options.max_size.max(SMALLEST),
         ..options.clone()
     };
     process::start_process_group()?;
-    process::close_except(&[0, 1, 2, ends.data.as_fd().as_raw_fd(), ends.room.as_fd().as_raw_fd()])?;
+    let fds = [ends.data.as_fd(), ends.room.as_fd(), shim.as_fd()].map(|fd| fd.as_raw_fd());
+    process::close_except(&[0, 1, 2, fds[0], fds[1], fds[2]])?;
     process::reset_signals()?;
     // Only for `ps`.
     let _ = process::set_name("berth-writer");
-    let shim = process::pidfd_open(shim)?;
     let epoll = Epoll::new()?;
     epoll.add(&shim, SHIM, Interest::READ)?;
     epoll.add(ends.data, DATA, Interest::READ)?;
