@@ -14,4 +14,4 @@ mod status;
 mod stream;
 
 pub use probe::round_trip;
-pub use serve::{Api, CONNECTION_WINDOW, MAX_MESSAGE, MAX_STREAMS};
+pub use serve::Api;

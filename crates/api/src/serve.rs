@@ -12,21 +12,23 @@ use std::time::Duration;
 use berth_supervisor::Supervisor;
 use berth_wire::v1::supervisor_server::SupervisorServer;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::budget::Budget;
 use crate::service::Service;
+use crate::stream::Ending;
 
 /// Streams at once on one connection.
-pub const MAX_STREAMS: u32 = 1 << 20;
+const MAX_STREAMS: u32 = 1 << 20;
 
 /// Bytes of one message.
-pub const MAX_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE: usize = 16 << 20;
 
 /// Bytes that a client may have on the way on one connection, and on one stream. Not memory that is reserved.
-pub const CONNECTION_WINDOW: u32 = 64 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
 const STREAM_WINDOW: u32 = 1 << 20;
 
 /// Bytes of all requests in work.
@@ -45,8 +47,8 @@ impl Api {
         Api { supervisor }
     }
 
-    /// Serves until `shutdown`, then until the last connection has ended; the caller bounds that wait. Health says
-    /// SERVING from the end of adoption to the shutdown.
+    /// Serves until `shutdown`: then Waits and streams end with UNAVAILABLE, what can still be answered is, and connections
+    /// are let go when their clients close them; the caller bounds that wait. Health says SERVING from the end of adoption to the shutdown.
     pub async fn serve(
         self,
         listener: UnixListener,
@@ -61,12 +63,14 @@ impl Api {
                 report(&health, ServingStatus::Serving).await;
             }
         });
+        let (end, ending) = watch::channel(false);
         let shutdown = async move {
             shutdown.await;
+            end.send_replace(true);
             adopted.abort();
             report(&health, ServingStatus::NotServing).await;
         };
-        let ours = SupervisorServer::new(Service::new(self.supervisor))
+        let ours = SupervisorServer::new(Service::new(self.supervisor, Ending::new(ending)))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let mut router = server().add_service(health_service).add_service(ours);

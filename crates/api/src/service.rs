@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::{Subject, answer, request};
 use crate::status::status;
-use crate::stream::{Answers, Gone, Sink, answers};
+use crate::stream::{Answers, Ending, Gone, Sink, answers};
 
 /// Of this API, counted up with every addition.
 const API_MINOR: u32 = 0;
@@ -22,12 +22,55 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(5);
 
 pub struct Service {
     supervisor: Supervisor,
+    ending: Ending,
 }
 
 impl Service {
-    pub fn new(supervisor: Supervisor) -> Self {
-        Service { supervisor }
+    pub fn new(supervisor: Supervisor, ending: Ending) -> Self {
+        Service { supervisor, ending }
     }
+
+    /// Runs a call within the client's deadline and the daemon's life. Dropping the call is how the supervisor learns that
+    /// nobody waits any more.
+    async fn call<T>(
+        &self,
+        subject: &Subject,
+        deadline: Option<Duration>,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Response<T>, Status> {
+        let in_time = async {
+            match deadline {
+                None => call.await,
+                Some(deadline) => tokio::time::timeout(deadline.saturating_sub(DEADLINE_MARGIN), call)
+                    .await
+                    .unwrap_or_else(|_| Err(subject.error(ErrorCode::Timeout, "the call's deadline is over"))),
+            }
+        };
+        let result = tokio::select! {
+            // What is done is told, even at the end.
+            biased;
+            result = in_time => result,
+            () = self.ending.begun() => Err(ended(subject)),
+        };
+        result.map(Response::new).map_err(|error| status(&error))
+    }
+
+    /// An answer that is a stream: until `fetch` ends, the client goes, or the daemon does.
+    fn answers<T, F>(&self, subject: &Subject, fetch: impl FnOnce(Sink<T>) -> F) -> Answers<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<(), Gone>> + Send + 'static,
+    {
+        answers(self.ending.clone(), status(&ended(subject)), fetch)
+    }
+}
+
+/// A Wait and a stream may be asked for again, of the next daemon.
+fn ended(subject: &Subject) -> Error {
+    subject.error(
+        ErrorCode::ShuttingDown,
+        "the daemon is ending; ask again when it is back",
+    )
 }
 
 /// A request that names one container.
@@ -53,21 +96,6 @@ addressed! {
 
 fn subject(operation: &'static str, request: &impl Addressed) -> Subject {
     Subject::new(operation, request.namespace(), request.id())
-}
-
-/// Runs a call within the client's deadline. Dropping the call is how the supervisor learns that nobody waits any more.
-async fn call<T>(
-    subject: &Subject,
-    deadline: Option<Duration>,
-    call: impl Future<Output = Result<T, Error>>,
-) -> Result<Response<T>, Status> {
-    let result = match deadline {
-        None => call.await,
-        Some(deadline) => tokio::time::timeout(deadline.saturating_sub(DEADLINE_MARGIN), call)
-            .await
-            .unwrap_or_else(|_| Err(subject.error(ErrorCode::Timeout, "the call's deadline is over"))),
-    };
-    result.map(Response::new).map_err(|error| status(&error))
 }
 
 /// The deadline of a call, from its `grpc-timeout` (a number of at most 8 digits and a unit).
@@ -97,7 +125,7 @@ impl supervisor_server::Supervisor for Service {
         let v1::RunRequest { container, request_id } = request.into_inner();
         let container = container.unwrap_or_default();
         let subject = subject("run", &container);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let request_id = subject.request_id(&request_id)?;
             let started = self
                 .supervisor
@@ -116,7 +144,7 @@ impl supervisor_server::Supervisor for Service {
         let v1::CreateRequest { container, request_id } = request.into_inner();
         let container = container.unwrap_or_default();
         let subject = subject("create", &container);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let request_id = subject.request_id(&request_id)?;
             let created = self
                 .supervisor
@@ -134,7 +162,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("start", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             Ok(v1::StartResponse {
                 pid: self.supervisor.start(key, request_id).await?,
@@ -147,7 +175,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("exec", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             let started = self
                 .supervisor
@@ -165,7 +193,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("signal", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             let exec = subject.exec(&request.exec_id)?;
             if request.all && exec.is_some() {
@@ -184,7 +212,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("stop", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             let spec = request::stop(&subject, request.timeout_ms, &request.signal)?;
             let exit = self.supervisor.stop(key, spec, request_id).await?;
@@ -199,7 +227,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("wait", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let key = subject.key(&request.namespace, &request.id)?;
             let exit = self.supervisor.wait(key, subject.exec(&request.exec_id)?).await?;
             Ok(v1::WaitResponse {
@@ -213,7 +241,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("delete", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             let exec = subject.exec(&request.exec_id)?;
             Ok(answer::deleted(
@@ -227,7 +255,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("pause", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             self.supervisor.pause(key, request_id).await?;
             Ok(v1::PauseResponse {})
@@ -239,7 +267,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("resume", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             self.supervisor.resume(key, request_id).await?;
             Ok(v1::ResumeResponse {})
@@ -251,7 +279,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("update", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             self.supervisor
                 .update(key, request::update(&subject, request)?, request_id)
@@ -265,7 +293,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("get", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let key = subject.key(&request.namespace, &request.id)?;
             let view = self.supervisor.get(key, request.processes).await?;
             Ok(v1::GetResponse {
@@ -279,7 +307,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = Subject::new("list", &request.namespace, "");
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let namespace = request::namespaces(&subject, &request.namespace)?;
             let labels = request::list_labels(&subject, request.labels)?;
             let views = self.supervisor.list(namespace, labels, request.processes).await?;
@@ -300,9 +328,9 @@ impl supervisor_server::Supervisor for Service {
             &request.namespace,
             request.ids.first().map_or("", String::as_str),
         );
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let mut stats = self.supervisor.stats(request::stats(&subject, &request)?).await?;
-            Ok(answers(async move |sink: Sink<_>| {
+            Ok(self.answers(&subject, async move |sink: Sink<_>| {
                 while let Some(sample) = stats.next().await {
                     sink.send(sample.map(answer::stats).map_err(|e| status(&e))).await?;
                 }
@@ -319,7 +347,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("resize-terminal", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let key = subject.key(&request.namespace, &request.id)?;
             let exec = subject.exec(&request.exec_id)?;
             let size = subject.size("width", request.width, "height", request.height, false)?;
@@ -336,7 +364,7 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("close-stdin", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
             self.supervisor
                 .close_stdin(key, subject.exec(&request.exec_id)?, request_id)
@@ -366,7 +394,7 @@ impl supervisor_server::Supervisor for Service {
             )));
         };
         let subject = subject("attach", &open);
-        let attached = call(&subject, deadline, async {
+        let attached = self.call(&subject, deadline, async {
             let key = subject.key(&open.namespace, &open.id)?;
             self.supervisor
                 .attach(key, subject.exec(&open.exec_id)?, open.offset)
@@ -374,16 +402,17 @@ impl supervisor_server::Supervisor for Service {
         });
         let Attachment { opened, input, output } = attached.await?.into_inner();
         let (failed, failure) = oneshot::channel();
+        let output = self.answers(&subject, async move |sink: Sink<_>| {
+            sink.send(Ok(answer::attach_opened(opened))).await?;
+            pass_on(output, failure, &sink).await
+        });
         tokio::spawn(async move {
             if let Err(error) = feed(&subject, requests, input).await {
                 // The other half may have ended on its own.
                 let _ = failed.send(error);
             }
         });
-        Ok(Response::new(answers(async move |sink: Sink<_>| {
-            sink.send(Ok(answer::attach_opened(opened))).await?;
-            pass_on(output, failure, &sink).await
-        })))
+        Ok(Response::new(output))
     }
 
     type LogsStream = Answers<v1::LogsResponse>;
@@ -392,9 +421,9 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("logs", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let mut logs = self.supervisor.logs(request::logs(&subject, request)?).await?;
-            Ok(answers(async move |sink: Sink<_>| {
+            Ok(self.answers(&subject, async move |sink: Sink<_>| {
                 while let Some(entries) = logs.next().await {
                     sink.send(entries.map(answer::logs).map_err(|e| status(&e))).await?;
                 }
@@ -410,9 +439,9 @@ impl supervisor_server::Supervisor for Service {
         let deadline = deadline(&request);
         let request = request.into_inner();
         let subject = subject("events", &request);
-        call(&subject, deadline, async {
+        self.call(&subject, deadline, async {
             let mut events = self.supervisor.events(request::events(&subject, request)?).await?;
-            Ok(answers(async move |sink: Sink<_>| {
+            Ok(self.answers(&subject, async move |sink: Sink<_>| {
                 while let Some(item) = events.next().await {
                     sink.send(Ok(answer::event(item))).await?;
                 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -24,8 +24,24 @@ impl<T> Sink<T> {
     }
 }
 
-/// Runs `fetch` until it ends or the client goes.
-pub fn answers<T, F>(fetch: impl FnOnce(Sink<T>) -> F) -> Answers<T>
+/// When the daemon stops serving.
+#[derive(Clone)]
+pub struct Ending(watch::Receiver<bool>);
+
+impl Ending {
+    /// It begins when the sender says true, or is gone.
+    pub fn new(receiver: watch::Receiver<bool>) -> Self {
+        Ending(receiver)
+    }
+
+    pub async fn begun(&self) {
+        // An error means that the server is gone already.
+        let _ = self.0.clone().wait_for(|ending| *ending).await;
+    }
+}
+
+/// Runs `fetch` until it ends, the client goes, or the daemon ends: then `last` is the stream's status.
+pub fn answers<T, F>(ending: Ending, last: Status, fetch: impl FnOnce(Sink<T>) -> F) -> Answers<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<(), Gone>> + Send + 'static,
@@ -37,6 +53,8 @@ where
         tokio::select! {
             _ = fetch => {}
             () = client.closed() => {}
+            // Behind what the client has not read yet: a stream that is cut must not look complete.
+            () = ending.begun() => drop(client.send(Err(last)).await),
         }
     });
     ReceiverStream::new(receiver)

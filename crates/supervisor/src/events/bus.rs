@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::codec;
 use super::journal::Journal;
 use crate::Error;
+use crate::calls::Call;
 use crate::types::{Event, EventItem, EventQuery, NewEvent, Since};
 
 /// Newest events kept decoded, so that live readers don't touch the journal.
@@ -128,6 +129,7 @@ impl Bus {
             position,
             batch: VecDeque::new(),
             told_caught_up: false,
+            call: None,
         })
     }
 
@@ -232,9 +234,16 @@ pub struct EventStream {
     position: Arc<AtomicU64>,
     batch: VecDeque<Arc<Event>>,
     told_caught_up: bool,
+    call: Option<Call>,
 }
 
 impl EventStream {
+    /// Is in the list of live calls as this one, as long as it lives.
+    pub(super) fn named(mut self, call: Call) -> Self {
+        self.call = Some(call);
+        self
+    }
+
     /// `None` = the history was sent and nothing else was asked for. May be dropped at any await and called again.
     pub async fn next(&mut self) -> Option<EventItem> {
         loop {
@@ -259,6 +268,9 @@ impl EventStream {
             }
             if self.query.history_only {
                 return None;
+            }
+            if let Some(call) = &self.call {
+                call.stage("following");
             }
             // The sender lives in the bus that this stream holds.
             self.head.changed().await.ok()?;

@@ -13,6 +13,7 @@ use crate::{Error, Supervisor};
 impl Supervisor {
     /// History from the cursor on, then what happens.
     pub async fn events(&self, query: EventQuery) -> Result<EventStream, Error> {
-        self.bus()?.subscribe(query)
+        let stream = self.bus()?.subscribe(query)?;
+        Ok(stream.named(self.env().calls.enter("events", None)))
     }
 }

@@ -9,12 +9,12 @@ mod reader;
 mod tail;
 mod watch;
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use berth_core::{ErrorCode, LogFormat, StdioTo};
 
+use crate::calls::Call;
 use crate::types::{LogEntry, LogQuery};
 use crate::{Error, Supervisor};
 use files::LogCursor;
@@ -81,17 +81,21 @@ impl Supervisor {
                     )
                     .ok()
             });
-        LogStream::open(
-            dir,
-            format,
-            filter,
-            from,
+        let (follow, until, id) = (query.follow, query.until, query.key.to_string());
+        let open = move || {
+            let reader = Reader::open(dir, format, filter, from)?;
+            // Who does not follow reads what is there now, even if the container writes faster than we read.
+            if follow { Ok(reader) } else { reader.up_to_now() }
+        };
+        Ok(LogStream {
+            reader: Some(blocking(&id, open).await?),
             watched,
-            query.follow,
             ended,
-            query.key.to_string(),
-        )
-        .await
+            has_ended: !follow,
+            until,
+            id,
+            _call: Some(self.env().calls.enter("logs", Some(&query.key))),
+        })
     }
 }
 
@@ -105,6 +109,7 @@ pub struct LogStream {
     has_ended: bool,
     until: i64,
     id: String,
+    _call: Option<Call>,
 }
 
 impl LogStream {
@@ -116,38 +121,8 @@ impl LogStream {
             has_ended: true,
             until: 0,
             id: String::new(),
+            _call: None,
         }
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one private caller; each is a thing of its own"
-    )]
-    async fn open(
-        dir: PathBuf,
-        format: LogFormat,
-        filter: Filter,
-        from: From,
-        watched: Option<Watched>,
-        follow: bool,
-        ended: Pin<Box<dyn Future<Output = ()> + Send>>,
-        id: String,
-    ) -> Result<Self, Error> {
-        let until = filter.until;
-        let open = move || {
-            let reader = Reader::open(dir, format, filter, from)?;
-            // Who does not follow reads what is there now, even if the container writes faster than we read.
-            if follow { Ok(reader) } else { reader.up_to_now() }
-        };
-        let reader = blocking(&id, open).await?;
-        Ok(LogStream {
-            reader: Some(reader),
-            watched,
-            ended,
-            has_ended: !follow,
-            until,
-            id,
-        })
     }
 
     /// The next entries. `None` = all was sent, or the container has ended and all was sent.
@@ -212,12 +187,15 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(Error::new(
-            ErrorCode::Resources,
-            "logs",
-            id,
-            format!("read the log: {error}"),
-        )),
+        Ok(Err(error)) => {
+            let code = match error.kind() {
+                std::io::ErrorKind::OutOfMemory => ErrorCode::Resources,
+                // EMFILE and ENFILE have no kind of their own.
+                _ if matches!(error.raw_os_error(), Some(23 | 24)) => ErrorCode::Resources,
+                _ => ErrorCode::Internal,
+            };
+            Err(Error::new(code, "logs", id, format!("read the log: {error}")))
+        }
         Err(error) => Err(Error::new(
             ErrorCode::Internal,
             "logs",

@@ -9,6 +9,7 @@ use berth_sys::cgroup::{Hierarchies, Stats};
 use berth_sys::net_dev;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::calls::Call;
 use crate::types::{ContainerState, ContainerStats, ContainerView, NetworkUsage, StatsQuery, StatsSample, Usage};
 use crate::{Error, Supervisor};
 
@@ -43,6 +44,7 @@ impl Supervisor {
             pace,
             first: None,
             ended: false,
+            _call: self.env().calls.enter("stats", None),
         };
         // Here and not in `next`, so that an unknown id fails the call and not its stream.
         stream.first = Some(stream.read(true).await?);
@@ -62,6 +64,7 @@ pub struct StatsStream {
     pace: Option<Interval>,
     first: Option<StatsSample>,
     ended: bool,
+    _call: Call,
 }
 
 impl StatsStream {
