@@ -282,25 +282,36 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Makes a folder and what is missing above it. Parents stay when the container goes, as runc leaves them: another
-/// container may be on its way into them. A new cpuset must be given cpus and memory nodes before a process may enter.
+/// container may be on its way into them.
 fn make_folder(folder: &Path, cpuset: bool) -> io::Result<()> {
     match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        // It was there, or another start makes a common parent at the same moment.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = folder.parent().ok_or(error)?;
-            make_folder(parent, cpuset)?;
+            make_folder(folder.parent().ok_or(error)?, cpuset)?;
             match fs::create_dir(folder) {
-                // Another start makes a common parent at the same moment.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             }
         }
         other => other?,
     }
-    if cpuset && let Some(parent) = folder.parent() {
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            write(&folder.join(file), fs::read_to_string(parent.join(file))?.trim())?;
+    if cpuset { inherit_cpuset(folder) } else { Ok(()) }
+}
+
+/// A new cpuset is empty, and no process may enter it before it has cpus and memory nodes. Whoever comes first gives them; a parent
+/// that another start has just made may have none yet.
+fn inherit_cpuset(folder: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let read = |folder: &Path| fs::read_to_string(folder.join(file));
+        if !read(folder)?.trim().is_empty() {
+            continue;
         }
+        let parent = folder.parent().ok_or(io::ErrorKind::NotFound)?;
+        if read(parent)?.trim().is_empty() {
+            inherit_cpuset(parent)?;
+        }
+        write(&folder.join(file), read(parent)?.trim())?;
     }
     Ok(())
 }
