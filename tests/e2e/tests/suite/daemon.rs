@@ -183,7 +183,8 @@ async fn modes_of_files(rt: Runtime) {
     assert_eq!(mode(d.socket()), 0o660);
     assert_eq!(mode(d.folder("m")), 0o700);
     for file in std::fs::read_dir(d.folder("m")).expect("folder").flatten() {
-        assert_eq!(mode(file.path()), 0o600, "{}", file.path().display());
+        let wanted = if file.path().is_dir() { 0o711 } else { 0o600 };
+        assert_eq!(mode(file.path()), wanted, "{}", file.path().display());
     }
     assert_eq!(mode(d.root().join("logs/default:m")), 0o700);
     assert_eq!(mode(d.root().join("logs/default:m/log")), 0o600);

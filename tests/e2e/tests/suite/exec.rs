@@ -287,6 +287,12 @@ pub async fn stdio_by_fifo(rt: Runtime) {
     let mut stdin = fifo::writer(&fifos.stdin).await;
     stdin.write_all(b"to and fro\n").await.expect("write");
     drop(stdin);
+    let close = v1::CloseStdinRequest {
+        id: "c".into(),
+        exec_id: "io".into(),
+        ..Default::default()
+    };
+    d.api().close_stdin(close).await.expect("close stdin");
     let ended = || async {
         d.wait_exec("c", "io").await;
     };

@@ -73,7 +73,7 @@ impl Round<'_> {
     /// What must be there before the operation.
     async fn prepare(&self, d: &Daemon) {
         match self.operation {
-            "create" => {}
+            "create" | "run" => {}
             "start" => drop(d.try_create(self.bundle.spec()).await.expect("create")),
             _ => {
                 d.run(&self.bundle).await;
@@ -100,6 +100,13 @@ impl Round<'_> {
                     request_id,
                 };
                 api.create(request).await.map(drop)
+            }
+            "run" => {
+                let request = v1::RunRequest {
+                    container: Some(self.bundle.spec()),
+                    request_id,
+                };
+                api.run(request).await.map(drop)
             }
             "start" => api
                 .start(v1::StartRequest {
@@ -162,7 +169,7 @@ impl Round<'_> {
                 assert_eq!(self.lines("ran"), 0);
                 d.try_start(&self.id).await.expect("it can be started");
             }
-            "start" => assert_eq!(d.get(&self.id).await.state(), ContainerState::Running),
+            "start" | "run" => assert_eq!(d.get(&self.id).await.state(), ContainerState::Running),
             "exec" => {
                 assert_eq!(d.wait_exec(&self.id, "e").await.code, 9);
                 assert_eq!(self.lines("exec"), 1, "the command ran once");
@@ -228,6 +235,15 @@ async fn balance(d: &Daemon) {
     .await;
 }
 
+/// Run passes the stages of a creation too, and one of them alone.
+fn request<'a>(operation: &'a str, stage: &str, round: usize) -> &'a str {
+    if operation == "create" && (round % 2 == 1 || stage == "create.told") {
+        "run"
+    } else {
+        operation
+    }
+}
+
 async fn kill_daemon(rt: Runtime, operation: &str) {
     let mut d = Daemon::start(rt).await;
     let bystander = Bystander::start(&d).await;
@@ -237,7 +253,11 @@ async fn kill_daemon(rt: Runtime, operation: &str) {
             d.terminate().await;
             d.set_env(&[("BERTH_KILL_AT", &stage)]);
             d.restart().await;
-            let round = Round::new(&d, operation, format!("{}-{i}", stage.replace('.', "-")));
+            let round = Round::new(
+                &d,
+                request(operation, &stage, i),
+                format!("{}-{i}", stage.replace('.', "-")),
+            );
             round.prepare(&d).await;
             // The answer may have left before the kill.
             let _ = within(&stage, LIMIT, round.act(&d)).await;

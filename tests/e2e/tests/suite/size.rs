@@ -29,5 +29,10 @@ pub async fn shim_is_small(rt: Runtime) {
         sum / N,
         supervisors.len()
     );
-    assert!(sum / N <= 500, "{} KiB", sum / N);
+    // What was not optimized has more code to touch; the promise is the release's.
+    let release = berth_e2e::daemon::binary("berth-shim")
+        .components()
+        .any(|c| c.as_os_str() == "release");
+    let limit = if release { 500 } else { 700 };
+    assert!(sum / N <= limit, "{} KiB", sum / N);
 }

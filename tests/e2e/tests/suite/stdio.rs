@@ -43,8 +43,13 @@ pub async fn fifo_both_ways(rt: Runtime) {
     let mut stdin = fifo::writer(&f.stdin).await;
     stdin.write_all(b"one\ntwo\n").await.expect("write");
     drop(stdin);
-    assert_eq!(fifo::read_all(out, ended(&d, "both")).await, b"<one>\n<two>\n");
-    assert_eq!(fifo::read_all(err, ended(&d, "both")).await, b"!one\n!two\n");
+    // Another writer may come until the caller says that none will.
+    let mut again = fifo::writer(&f.stdin).await;
+    again.write_all(b"three\n").await.expect("write");
+    drop(again);
+    d.api().close_stdin(close("both")).await.expect("close stdin");
+    assert_eq!(fifo::read_all(out, ended(&d, "both")).await, b"<one>\n<two>\n<three>\n");
+    assert_eq!(fifo::read_all(err, ended(&d, "both")).await, b"!one\n!two\n!three\n");
     assert_eq!(d.wait("both").await.code, 12);
 }
 
@@ -122,28 +127,35 @@ pub async fn fifo_grandchild_holds_the_pipe(rt: Runtime) {
     assert_eq!(read, b"last\n");
 }
 
-/// CloseStdin ends the input of what reads it, though the caller's own end stays open.
+fn close(id: &str) -> v1::CloseStdinRequest {
+    v1::CloseStdinRequest {
+        id: id.into(),
+        ..Default::default()
+    }
+}
+
+/// After CloseStdin the input ends as soon as the caller's own end is closed, and not before it was read.
 pub async fn close_stdin_of_a_fifo(rt: Runtime) {
     let d = Daemon::start(rt).await;
     let f = fifo::Fifos::new(&d.dir, "shut");
-    let out = fifo::reader(&f.stdout);
+    let mut out = fifo::reader(&f.stdout);
     d.run(&d.sh("shut", "cat; echo EOF").stdio(f.stdio())).await;
     let mut stdin = fifo::writer(&f.stdin).await;
     stdin.write_all(b"in\n").await.expect("write");
-    let mut out = out;
     let mut seen = [0; 3];
     within("the echo", LIMIT, out.read_exact(&mut seen))
         .await
         .expect("read");
     assert_eq!(&seen, b"in\n");
-    let request = v1::CloseStdinRequest {
-        id: "shut".into(),
-        ..Default::default()
-    };
-    d.api().close_stdin(request.clone()).await.expect("close stdin");
-    assert_eq!(fifo::read_all(out, ended(&d, "shut")).await, b"EOF\n");
+    d.api().close_stdin(close("shut")).await.expect("close stdin");
+    stdin.write_all(b"more\n").await.expect("write");
     drop(stdin);
-    assert_fails(d.api().close_stdin(request).await, ErrorCode::WrongState, &["shut"]);
+    assert_eq!(fifo::read_all(out, ended(&d, "shut")).await, b"more\nEOF\n");
+    assert_fails(
+        d.api().close_stdin(close("shut")).await,
+        ErrorCode::WrongState,
+        &["shut"],
+    );
 }
 
 /// A terminal whose other end is the caller's FIFO: size, resize, one stream.
