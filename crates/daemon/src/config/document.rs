@@ -307,4 +307,15 @@ mod test {
     fn syntax_errors_have_a_line() {
         assert!(complaint("[start]\nconcurrency = \n").starts_with("t.toml:2:"));
     }
+
+    proptest::proptest! {
+        /// Whatever a file holds: values or complaints, each with a line, and never a panic.
+        #[test]
+        fn no_text_panics(text in ".*", section in "[a-z_]{1,8}", key in "[a-z_.]{1,12}", value in "[0-9a-z\"'\\[\\]{}=., -]{0,12}") {
+            let _ = Document::parse(&text, "t");
+            if let Err(error) = Document::parse(&format!("[{section}]\n{key} = {value}\n"), "t") {
+                proptest::prop_assert!(error.to_string().lines().all(|line| line.starts_with("t:")), "{error}");
+            }
+        }
+    }
 }
