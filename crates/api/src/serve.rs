@@ -127,6 +127,7 @@ impl tokio_stream::Stream for Incoming {
                 Ok((stream, _)) => return Poll::Ready(Some(Ok(stream))),
                 Err(error) => {
                     tracing::warn!(%error, "a connection can't be accepted; trying again");
+                    // A descriptor that gets free tells nobody.
                     self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
                 }
             }

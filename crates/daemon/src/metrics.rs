@@ -91,6 +91,7 @@ async fn serve(listener: Listener, supervisor: Supervisor) {
             }
             Err(error) => {
                 tracing::warn!(%error, "a scraper can't be accepted; trying again");
+                // A descriptor that gets free tells nobody.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -31,6 +31,7 @@ pub async fn watchdog(address: PathBuf, supervisor: Supervisor) {
     // One late answer is forgiven: the next one is still in time.
     let period = limit / 3;
     loop {
+        // systemd asks for a sign of life by the clock.
         tokio::time::sleep(period).await;
         match berth_api::round_trip(&address, &supervisor, period).await {
             Ok(()) => notify(&[NotifyState::Watchdog]),

@@ -79,9 +79,58 @@ fn labels(subject: &Subject, field: &str, labels: HashMap<String, String>) -> Re
     Ok(labels.into_iter().collect())
 }
 
+/// All that Linux has. A runtime passes over a name that it does not know, and the process would silently lack it.
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
 pub fn exec(subject: &Subject, request: v1::ExecRequest) -> Result<ExecSpec, Error> {
     let stdio = subject.stdio(request.stdio, StdioTo::Null)?;
     let exec_id = subject.exec(&request.exec_id)?;
+    let names = request.capabilities.iter().flat_map(|set| &set.names);
+    if let Some(name) = names.into_iter().find(|name| !CAPABILITIES.contains(&name.as_str())) {
+        return Err(subject.refuse("capabilities", name, "names of Linux capabilities, such as CAP_NET_RAW"));
+    }
     let overrides = ExecOverrides {
         args: request.args,
         env: request.env,

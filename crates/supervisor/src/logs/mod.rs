@@ -158,12 +158,14 @@ impl LogStream {
         let changed = async {
             match &self.watched {
                 Some(watched) => watched.changed().await,
+                // Nothing tells of changes to what can't be watched.
                 None => tokio::time::sleep(POLL).await,
             }
         };
         let too_late = async {
             match self.until {
                 0 => std::future::pending().await,
+                // The caller named a time.
                 until => tokio::time::sleep(from_now(until)).await,
             }
         };
