@@ -43,7 +43,7 @@ pub(crate) fn resolve(
             path: wanted.into(),
             ..Runtime::default()
         };
-        return Ok(record(config, wanted, wanted.into(), &runtime, folder));
+        return Ok(record(config, wanted, wanted.into(), &runtime, key, folder));
     }
     let name = match (wanted, config.default.as_str()) {
         ("", "") => match KNOWN.into_iter().find(|name| find(config, name).is_some()) {
@@ -68,10 +68,26 @@ pub(crate) fn resolve(
             format!("runtime {name}: no such program on PATH; install it, or set runtimes.{name}.path"),
         );
     };
-    Ok(record(config, name, path, &known.cloned().unwrap_or_default(), folder))
+    Ok(record(
+        config,
+        name,
+        path,
+        &known.cloned().unwrap_or_default(),
+        key,
+        folder,
+    ))
 }
 
-fn record(config: &RuntimeConfig, name: &str, binary: PathBuf, runtime: &Runtime, folder: &Path) -> RuntimeRecord {
+fn record(
+    config: &RuntimeConfig,
+    name: &str,
+    binary: PathBuf,
+    runtime: &Runtime,
+    key: &ContainerKey,
+    folder: &Path,
+) -> RuntimeRecord {
+    // Runtimes know no namespaces: one id in two of them must not meet in one root.
+    let shared = runtime.root.as_ref().map(|root| root.join(key.namespace.as_str()));
     RuntimeRecord {
         name: name.to_owned(),
         kind: if is_embedded(config, name) {
@@ -81,7 +97,7 @@ fn record(config: &RuntimeConfig, name: &str, binary: PathBuf, runtime: &Runtime
         },
         binary,
         args: runtime.args.clone(),
-        root: runtime.root.clone().unwrap_or_else(|| folder.join("runtime")),
+        root: shared.unwrap_or_else(|| folder.join("runtime")),
         systemd_cgroup: runtime.systemd_cgroup,
         timeout_ms: u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX),
         ..RuntimeRecord::default()

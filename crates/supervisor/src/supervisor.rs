@@ -167,13 +167,13 @@ impl Supervisor {
     ) -> Result<ExecStarted, Error> {
         if let (Some(request), Some(handle)) = (&request, self.env().registry.get(&key))
             && let Some(snapshot) = handle.snapshot().await
-            && let Some((_, exec)) = snapshot.exec_requests.iter().find(|(r, _)| r == request.as_str())
+            && let Some((_, exec, pid)) = snapshot.exec_requests.iter().find(|(r, ..)| r == request.as_str())
             && let Some(view) = snapshot.view.execs.iter().find(|e| e.exec_id == *exec)
             // One that is being started answers by its request id.
             && view.started_at != 0
         {
             return Ok(ExecStarted {
-                pid: view.pid,
+                pid: *pid,
                 exec_id: exec.clone(),
             });
         }

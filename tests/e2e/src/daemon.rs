@@ -370,11 +370,12 @@ impl Daemon {
         .ok_or_else(|| Leftovers::find(&self.dir, &self.cgroup).describe())?;
         until::blocking(limit, || self.helpers.iter().all(|p| !p.alive()).then_some(()))
             .ok_or_else(|| format!("helper processes live on: {:?}", self.helpers))?;
-        for dir in [
-            self.state().join("c"),
-            self.runtime_root(Runtime::Runc),
-            self.runtime_root(Runtime::Crun),
-        ] {
+        // The roots of runtimes are by namespace.
+        let roots = [Runtime::Runc, Runtime::Crun].map(|rt| self.runtime_root(rt));
+        let roots = roots
+            .iter()
+            .flat_map(|root| files(root).map(|namespace| root.join(namespace)));
+        for dir in roots.chain([self.state().join("c")]) {
             let names: Vec<_> = files(&dir).collect();
             if !names.is_empty() {
                 return Err(format!("left in {}: {names:?}", dir.display()));

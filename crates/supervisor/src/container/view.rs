@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_core::{Signal, Stdio, StdioTo};
 
 use super::task::Task;
-use crate::types::{ContainerView, ExecView, Stage};
+use crate::types::{ContainerView, ExecStarted, ExecView, Stage};
 
 pub(crate) struct Snapshot {
     pub(crate) view: ContainerView,
@@ -15,8 +15,8 @@ pub(crate) struct Snapshot {
     /// Of the request that made it, and of the one that started it.
     pub(crate) request_id: String,
     pub(crate) start_request_id: String,
-    /// Exec ids by the request that made them.
-    pub(crate) exec_requests: Vec<(String, berth_core::ExecId)>,
+    /// The request that made each exec, its id and what its pid is or was.
+    pub(crate) exec_requests: Vec<(String, berth_core::ExecId, u32)>,
 }
 
 impl Task {
@@ -29,7 +29,11 @@ impl Task {
             exit: exec.exit.clone(),
             terminal: exec.terminal,
         });
-        let requests = self.execs.iter().filter(|(_, e)| !e.request_id.is_empty());
+        let answered = self.execs.iter().filter(|(_, e)| !e.request_id.is_empty() && e.pid != 0);
+        let requests = answered.map(|(id, e)| {
+            let started = ExecStarted { pid: e.pid, exec_id: id.clone() };
+            (e.request_id.clone(), started)
+        });
         let stdio = Stdio::from(&record.stdio);
         let view = ContainerView {
             key: self.key.clone(),
@@ -59,7 +63,8 @@ impl Task {
             run: record.run,
             request_id: record.request_id.clone(),
             start_request_id: record.start_request_id.clone(),
-            exec_requests: requests.map(|(id, e)| (e.request_id.clone(), id.clone())).collect(),
+            pid: self.pid,
+            exec_requests: requests.collect(),
         }
     }
 

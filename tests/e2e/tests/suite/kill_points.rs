@@ -227,7 +227,7 @@ async fn balance(d: &Daemon) {
         let cgroups = found.cgroups.iter().all(|c| c.to_string_lossy().contains("/bystander"));
         let records = names(d.state().join("c")) == ["default:bystander"];
         let logs = names(d.root().join("logs")).iter().all(|n| n == "default:bystander");
-        let runtime = names(d.runtime_root(d.runtime))
+        let runtime = names(d.runtime_root(d.runtime).join("default"))
             .iter()
             .all(|n| n == "bystander" || n.ends_with("bystander"));
         (cgroups && records && logs && runtime && found.mounts.is_empty()).then_some(())
