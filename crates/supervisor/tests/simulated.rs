@@ -2,10 +2,13 @@
 
 mod fake;
 
-use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
-use berth_core::{ContainerKey, ErrorCode, EventKind, RequestId};
+use berth_core::{ContainerKey, ErrorCode, EventKind, ExitReason, ExitStatus, RequestId};
+use berth_supervisor::events::{Bus, Journal};
 use berth_supervisor::{ContainerState, Event, EventItem, EventQuery, Since, Supervisor};
 use fake::{Place, World};
 use tokio::time::Instant;
@@ -217,6 +220,154 @@ fn a_broken_record_costs_its_container_only() {
             assert!(Instant::now() < deadline, "{:?}", place.folders());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    });
+}
+
+/// The state folder's journal, as long as its file system has room.
+struct Fillable {
+    journal: berth_record::Journal,
+    full: Arc<AtomicBool>,
+}
+
+impl Journal for Fillable {
+    fn epoch(&self) -> u64 {
+        Journal::epoch(&self.journal)
+    }
+
+    fn first(&self) -> u64 {
+        self.journal.first()
+    }
+
+    fn next(&self) -> u64 {
+        self.journal.next()
+    }
+
+    fn append(&mut self, record: &[u8]) -> io::Result<u64> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(self.journal.append(record)?)
+    }
+
+    fn read(&mut self, from: u64, max: usize) -> io::Result<Vec<(u64, Vec<u8>)>> {
+        Ok(self.journal.read(from, max)?)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_that_a_full_journal_did_not_take_outlives_its_container() {
+    let (place, world) = (Place::new("full"), World::new());
+    let full = Arc::new(AtomicBool::new(false));
+    let journal = Fillable {
+        journal: place.journal(&place.config()),
+        full: full.clone(),
+    };
+    let supervisor = place.daemon_with(&world, place.config(), Bus::new(journal)).await;
+    supervisor.run(place.spec("", "a"), None).await.unwrap();
+    full.store(true, Ordering::Relaxed);
+    world.shim("default/a").end(3);
+    assert_eq!(supervisor.wait(key("a"), None).await.unwrap().code, 3);
+    supervisor.delete(key("a"), None, false, None).await.unwrap();
+    assert!(place.folders().is_empty());
+    full.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let kinds: Vec<_> = history(&supervisor).await.iter().map(|e| e.what.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            EventKind::Created,
+            EventKind::Started,
+            EventKind::Exited,
+            EventKind::Deleted
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_deleted_without_its_shim_has_an_end() {
+    let (place, world) = (Place::new("unseen"), World::new());
+    let supervisor = place.daemon(&world, place.config()).await;
+    supervisor.run(place.spec("", "a"), None).await.unwrap();
+    let waiter = tokio::spawn({
+        let supervisor = supervisor.clone();
+        async move { supervisor.wait(key("a"), None).await }
+    });
+    world.shim("default/a").be_mute(true);
+    let deleted = supervisor.delete(key("a"), None, true, None).await.unwrap();
+    assert_eq!(deleted.exit.unwrap().reason, ExitReason::Lost);
+    assert_eq!(waiter.await.unwrap().unwrap().reason, ExitReason::Lost);
+    let kinds: Vec<_> = history(&supervisor).await.iter().map(|e| e.what.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            EventKind::Created,
+            EventKind::Started,
+            EventKind::Exited,
+            EventKind::Deleted
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_an_earlier_daemon_sent_is_this_one() {
+    let (place, world) = (Place::new("under-way"), World::new());
+    let supervisor = place.daemon(&world, place.config()).await;
+    supervisor.create(place.spec("", "a"), None).await.unwrap();
+    world.shim("default/a").was_started_before();
+    assert_eq!(supervisor.start(key("a"), None).await.unwrap(), 77);
+    assert_eq!(
+        supervisor.get(key("a"), false).await.unwrap().state,
+        ContainerState::Running
+    );
+}
+
+#[test]
+fn a_shim_that_refuses_us_is_not_tried_without_a_pause_and_a_mute_one_does_not_hide_an_exit() {
+    let (place, world) = (Place::new("mute"), World::new());
+    let daemon = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let shims = [world.shim("default/kept"), world.shim("default/kept2")];
+    let runtime = daemon();
+    let incarnation = runtime.block_on(async {
+        let supervisor = place.daemon(&world, place.config()).await;
+        supervisor.run(place.spec("", "kept"), None).await.unwrap();
+        supervisor.run(place.spec("", "kept2"), None).await.unwrap().incarnation
+    });
+    drop(runtime);
+    let layout = berth_record::Layout::new(&place.config().state, &place.config().root);
+    let folder = berth_record::Folder::open(&layout, &key("kept2")).unwrap();
+    let status = ExitStatus::ended(7, 0, false, 1);
+    folder
+        .write_exit(&berth_record::ExitRecord::new(
+            &incarnation.to_string(),
+            "",
+            77,
+            &status,
+        ))
+        .unwrap();
+    folder.write_exit_seq(3).unwrap();
+    shims[0].be_closed(true);
+    shims[1].be_mute(true);
+    let before = shims[0].connections();
+
+    daemon().block_on(async {
+        let mut config = place.config();
+        config.shim.adopt_timeout = Duration::from_millis(100);
+        let supervisor = place.daemon(&world, config).await;
+        supervisor.adopted().await;
+        assert_eq!(
+            supervisor.get(key("kept"), false).await.unwrap().state,
+            ContainerState::Running
+        );
+        assert_eq!(supervisor.wait(key("kept2"), None).await.unwrap().code, 7);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let tries = shims[0].connections() - before;
+        assert!((1..=3).contains(&tries), "{tries} connections");
     });
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! shim lives ──▶ ask it: Created, Running, Paused, Stopped ──▶ as it says
 //!                        half made, or it can't be asked about a start ──▶ undone
-//!                        mute ──▶ as the record says; it is tried again as long as its process lives
+//!                        mute ──▶ as the records say; it is tried again as long as its process lives
 //! no shim ─────▶ exit recorded ──▶ Stopped │ init was made ──▶ buried │ half made ──▶ undone
 //! other boot ──▶ Stopped, "host rebooted"
 //! ```
@@ -107,7 +107,12 @@ impl Task {
                     container = %self.key, shim = process.pid(), error,
                     "its shim does not answer; the container is kept as it was recorded and the shim is tried again"
                 );
-                self.state = self.recorded_state();
+                let exit = folder.exit().ok().flatten();
+                match exit.filter(|e| e.incarnation == self.record.incarnation) {
+                    // Told before or not: the shim itself, if it comes back, need not say it again.
+                    Some(exit) => self.stopped(exit.status(), exit_seq).await,
+                    None => self.state = self.recorded_state(),
+                }
                 self.relink(process);
                 return self.publish();
             }
@@ -116,6 +121,10 @@ impl Task {
         let started = init.map_or(0, |p| p.started_at);
         if self.record.started_at == 0 {
             self.record.started_at = started;
+        }
+        if self.record.started_at == 0 {
+            // It was sent, perhaps; whoever repeats it is to hear how it ends.
+            self.record.start_request_id.clear();
         }
         let state = match answer.state() {
             // It was being deleted, and that goes on.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use berth_core::state::Input;
 use berth_core::{ContainerKey, ExitStatus};
 use berth_record::{ContainerRecord, ExitRecord, Folder};
+use berth_wire::rpc::Method;
+use berth_wire::shim as wire;
 use tokio::sync::mpsc;
 use tokio::time::Duration;
 
@@ -40,7 +42,7 @@ impl Task {
                 if process.has_ended() {
                     return Fact::Relinked(None);
                 }
-                match connect(&env, &folder, process.clone(), &facts).await {
+                match answering(&env, &folder, process.clone(), &facts).await {
                     Ok(link) => return Fact::Relinked(Some(link)),
                     // Nobody listens and there is no process to see: it is gone.
                     Err(_) if process.is_fake() => return Fact::Relinked(None),
@@ -91,7 +93,24 @@ impl Task {
     }
 }
 
-/// A connection to the shim that serves this folder, greeted and answering.
+/// Likewise, and the shim has answered a call: one that refuses us (it speaks another version, a newer daemon has it) accepts every
+/// connection and closes it, and must not be tried without a pause.
+async fn answering(
+    env: &Arc<Env>,
+    folder: &Arc<Folder>,
+    process: Arc<ShimProcess>,
+    facts: &mpsc::Sender<Fact>,
+) -> Result<Link, String> {
+    let link = connect(env, folder, process, facts).await?;
+    let deadline = env.config().shim.adopt_timeout;
+    let asked = link
+        .client
+        .call::<wire::StateResponse>(Method::State, &wire::StateRequest {}, deadline)
+        .await;
+    asked.map(|_| link).map_err(|e| e.to_string())
+}
+
+/// A connection to the shim that serves this folder. Nothing was asked over it yet.
 pub(super) async fn connect(
     env: &Arc<Env>,
     folder: &Arc<Folder>,

@@ -84,6 +84,9 @@ impl Task {
         let Some(Ending { mut status, ack }) = self.ending.take() else {
             return;
         };
+        if self.record.started_at == 0 {
+            self.learn_of_start();
+        }
         if self.record.started_at == 0 && status.reason != ExitReason::Reboot {
             status.reason = ExitReason::StartFailed;
             if status.message.is_empty() {
@@ -99,6 +102,41 @@ impl Task {
         };
         self.say(event, Some(Mark { exec: None, ack }));
         self.exit = Some(status);
+    }
+
+    /// An earlier daemon may have sent the start, which was still under way when this one looked: only the shim wrote it down.
+    fn learn_of_start(&mut self) {
+        let shim = self.folder.as_ref().and_then(|folder| folder.shim().ok().flatten());
+        if let Some(shim) = shim.filter(|s| s.incarnation == self.record.incarnation && s.started_at != 0) {
+            self.record.started_at = shim.started_at;
+            self.tell(EventKind::Started);
+        }
+    }
+
+    /// A removal whose shim was mute or gone has ended the init, and no news of that came.
+    pub(super) fn end_unseen(&mut self) {
+        if self.pid == 0 || self.exit.is_some() || self.ending.is_some() {
+            return;
+        }
+        let numbered = self.folder.as_ref().and_then(|folder| folder.exit_seq().ok().flatten());
+        if numbered.is_some() {
+            return;
+        }
+        self.lose_execs();
+        let recorded = self.folder.as_ref().and_then(|folder| folder.exit().ok().flatten());
+        let status = recorded
+            .filter(|e| e.incarnation == self.record.incarnation)
+            .map_or_else(
+                || {
+                    ExitStatus::lost(
+                        self.env.clock.now(),
+                        "it was deleted without its shim, so how it ended is not known",
+                    )
+                },
+                |exit| exit.status(),
+            );
+        self.ending = Some(Ending { status, ack: None });
+        self.input(Input::Exited, None);
     }
 
     pub(super) fn tell_exec_exit(&mut self, exec: &ExecId, pid: u32, Ending { status, ack }: Ending) {

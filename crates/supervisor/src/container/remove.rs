@@ -265,8 +265,9 @@ async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb) {
         stages: Vec::new(),
         message: String::new(),
     };
-    if let Err(error) = env.bus.publish(event) {
-        tracing::error!(container = %tomb.key, %error, "that it was deleted could not be told");
+    while let Err(error) = env.bus.publish(event.clone()) {
+        tracing::error!(container = %tomb.key, %error, "that it was deleted could not be told yet; it is tried again");
+        tokio::time::sleep(RETRY.0).await;
     }
 }
 

@@ -2,15 +2,15 @@
 
 use berth_core::state::{Input, State};
 use berth_core::{ErrorCode, EventKind, ExitStatus};
-use berth_record::StageRecord;
+use berth_record::{ContainerRecord, StageRecord};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
 use tokio::time::{Duration, Instant};
 
 use super::task::Task;
-use super::{Fact, Starter};
+use super::{Fact, Link, Starter};
 use crate::gate::Permit;
-use crate::shim;
+use crate::shim::{self, CallError};
 use crate::stage::stage;
 use crate::types::{NewEvent, Stage};
 
@@ -136,6 +136,16 @@ impl Task {
     pub(super) fn send_start(&mut self) {
         let deadline = self.start_timeout();
         let (key, link) = (self.key.clone(), self.link.clone());
+        // Before it is sent: a daemon that dies after this is asked again by the same request id.
+        if let Some(folder) = self.folder.as_ref().filter(|_| !self.start_request_id.is_empty()) {
+            let record = ContainerRecord {
+                start_request_id: self.start_request_id.clone(),
+                ..self.record.clone()
+            };
+            if let Err(error) = folder.write_container(&record) {
+                tracing::warn!(container = %self.key, %error, "the request of a start could not be noted");
+            }
+        }
         self.beside(async move {
             let Some(link) = link else {
                 return Fact::StartAnswered(Err(super::calls::no_shim("start", &key)));
@@ -146,6 +156,13 @@ impl Task {
                 .client
                 .call::<wire::StartResponse>(Method::Start, &request, deadline)
                 .await;
+            let result = match result {
+                // The start that an earlier daemon had sent was under way, and has succeeded.
+                Err(CallError::Failed { .. }) if was_started(&link, deadline).await => {
+                    Ok(wire::StartResponse::default())
+                }
+                result => result,
+            };
             let result = result.map_err(|e| e.into_error("start", &key)).map(|response| {
                 let mut stages: Vec<Stage> = shim::stages(response.stages).collect();
                 stages.push(Stage {
@@ -213,4 +230,18 @@ impl Task {
         };
         self.say(event, None);
     }
+}
+
+/// By the shim's own account.
+async fn was_started(link: &Link, deadline: Duration) -> bool {
+    let asked = link
+        .client
+        .call::<wire::StateResponse>(Method::State, &wire::StateRequest {}, deadline)
+        .await;
+    asked.is_ok_and(|state| {
+        state
+            .processes
+            .iter()
+            .any(|p| p.exec_id.is_empty() && p.started_at != 0)
+    })
 }

@@ -157,6 +157,14 @@ impl Task {
             );
             wish.fail(error);
         }
+        // What a full journal did not take yet, an exit above all, is told even though the container is gone.
+        while !self.unsaid.is_empty() {
+            match self.facts.recv().await {
+                Some(Fact::Retry) => self.fact(Fact::Retry),
+                Some(_) => {}
+                None => break,
+            }
+        }
     }
 
     /// Everybody sees the container as it is now.
@@ -375,6 +383,7 @@ impl Task {
             Fact::ExecDeleted { exec, result, reply } => self.exec_deleted(exec, result, reply),
             Fact::Removed(removed) => {
                 self.removed = removed;
+                self.end_unseen();
                 self.input(Input::Removed, None);
             }
             Fact::Retry => {

@@ -45,6 +45,13 @@ struct State {
     last: u64,
     /// Acknowledgements are not heard.
     deaf: bool,
+    /// Nothing is answered.
+    mute: bool,
+    /// Connections are accepted and closed.
+    closed: bool,
+    connections: usize,
+    /// Start is refused: another one has been under way and has just succeeded.
+    started_before: bool,
 }
 
 impl World {
@@ -87,6 +94,23 @@ impl Shim {
         self.state.lock().unwrap().deaf = deaf;
     }
 
+    pub fn be_mute(&self, mute: bool) {
+        self.state.lock().unwrap().mute = mute;
+    }
+
+    pub fn be_closed(&self, closed: bool) {
+        self.state.lock().unwrap().closed = closed;
+    }
+
+    pub fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
+    }
+
+    pub fn was_started_before(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.started_before, state.started_at) = (true, 1);
+    }
+
     pub fn untold(&self) -> usize {
         self.state.lock().unwrap().outbox.len()
     }
@@ -106,6 +130,13 @@ impl Shim {
     }
 
     async fn serve(self: Arc<Self>, key: String, folder: Arc<Folder>, stream: DuplexStream) -> io::Result<()> {
+        {
+            let mut state = self.state.lock().unwrap();
+            state.connections += 1;
+            if state.closed {
+                return Ok(());
+            }
+        }
         let (mut from, to) = tokio::io::split(stream);
         let to = Arc::new(tokio::sync::Mutex::new(to));
         let mut greeting = [0; hello::LEN];
@@ -120,6 +151,13 @@ impl Shim {
         loop {
             while let Some(frame) = decoder.pop().map_err(io::Error::other)? {
                 let (method, body) = rpc::parse_request(frame.body).unwrap();
+                let (mute, started_before) = {
+                    let state = self.state.lock().unwrap();
+                    (state.mute, state.started_before)
+                };
+                if mute {
+                    continue;
+                }
                 let answer = match method {
                     Method::Create => match self
                         .create(&key, &folder, rpc::parse("create", body).unwrap(), &to, events)
@@ -143,6 +181,13 @@ impl Shim {
                         rpc::response_ok(frame.stream, &wire::AckResponse {})
                     }
                     Method::State => rpc::response_ok(frame.stream, &self.state()),
+                    Method::Start if started_before => {
+                        let failure = wire::Failure {
+                            code: berth_core::ErrorCode::WrongState.number(),
+                            ..Default::default()
+                        };
+                        Ok(rpc::response_err(frame.stream, "it is running", &failure))
+                    }
                     Method::Delete => rpc::response_ok(frame.stream, &wire::DeleteResponse::default()),
                     Method::Shutdown => {
                         let answer = rpc::response_ok(frame.stream, &wire::ShutdownResponse {}).unwrap();
@@ -325,7 +370,11 @@ impl Place {
     }
 
     pub async fn daemon(&self, world: &Arc<World>, config: Config) -> Supervisor {
-        let generation = world.generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let journal = self.journal(&config);
+        self.daemon_with(world, config, Bus::new(journal)).await
+    }
+
+    pub fn journal(&self, config: &Config) -> Journal {
         let events = config.state.join("events");
         fs::create_dir_all(&events).unwrap();
         let (journal, _) = Journal::open(
@@ -336,10 +385,15 @@ impl Place {
             },
         )
         .unwrap();
+        journal
+    }
+
+    pub async fn daemon_with(&self, world: &Arc<World>, config: Config, bus: Bus) -> Supervisor {
+        let generation = world.generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         let deps = Deps {
             clock: Arc::new(FakeClock(generation)),
             shims: Arc::new(FakeShims(world.clone())),
-            bus: Bus::new(journal),
+            bus,
             boot_id: BOOT.into(),
         };
         Supervisor::open_with(config, deps).await.unwrap()
