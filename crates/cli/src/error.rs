@@ -108,8 +108,8 @@ impl CliError {
             operation,
             id,
             code,
+            message,
             detail,
-            ..
         } = self
         else {
             return None;
@@ -128,6 +128,11 @@ impl CliError {
                 Some(format!("stop it with `berth stop {id}`, or use --force"))
             }
             (_, ErrorCode::WrongState) => Some(format!("`berth inspect {id}` shows its state")),
+            (_, ErrorCode::Bundle)
+                if matches!(*operation, "run" | "create") && message.contains("process.terminal is true") =>
+            {
+                Some("add -t, or -it to type into it".into())
+            }
             _ => None,
         }
     }

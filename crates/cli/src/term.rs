@@ -98,6 +98,25 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// Returns when nobody can read our stdout any more: a command that writes seldom would not learn it by writing.
+pub async fn stdout_closed() {
+    let (sender, closed) = tokio::sync::oneshot::channel();
+    // Never joined: it ends with the program. Errors are always polled for; a file or a terminal that stays has none.
+    std::thread::spawn(move || {
+        loop {
+            let mut fds = [PollFd::from_borrowed_fd(stdout(), PollFlags::empty())];
+            match poll(&mut fds, None) {
+                Ok(_) if !fds[0].revents().is_empty() => break drop(sender.send(())),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+    });
+    if closed.await.is_err() {
+        std::future::pending().await
+    }
+}
+
 fn ready(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
     match poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), flags)], None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),

@@ -151,7 +151,7 @@ fn epoch(cursor: &str) -> &str {
     cursor.split_once(':').map_or("", |(epoch, _)| epoch)
 }
 
-/// "2026-…Z  default/web  exited  code=137 signal=9 reason=oom  (cursor 5f:12)"
+/// "2026-…Z default/web exited pid=42 code=137 reason=oom cursor=5f:12"
 fn text(event: &Event) -> String {
     let mut text = format!(
         "{} {}/{} {}",
@@ -169,9 +169,8 @@ fn text(event: &Event) -> String {
     if let Some(exit) = &event.exit {
         text += &format!(" code={} reason={}", exit.code, json::reason(exit.reason()));
     }
-    if !event.stages.is_empty() {
-        let microseconds: u64 = event.stages.iter().map(|stage| stage.duration_us).sum();
-        text += &format!(" took={:.1}ms", microseconds as f64 / 1000.0);
+    if let Some(total) = event.stages.iter().find(|stage| stage.name == "total") {
+        text += &format!(" took={:.1}ms", total.duration_us as f64 / 1000.0);
     }
     if !event.message.is_empty() {
         text += &format!(" message={:?}", event.message);

@@ -50,12 +50,6 @@ pub struct ExecArgs {
 
 pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
     let client = context.client().await?;
-    // Without a terminal the bytes go through pipes of ours; if none can be made, through berthd.
-    let pipes = if args.detach || args.terminal {
-        None
-    } else {
-        Fifos::make(args.interactive).ok()
-    };
     let kept = || {
         create::stdio(
             StdioLog {
@@ -78,20 +72,17 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
         env: environment(args.env),
         cwd: args.workdir,
         user: args.user,
-        stdio: Some(match &pipes {
-            Some(pipes) => pipes.stdio(),
-            None if args.detach => Stdio {
-                to: Some(To::Null(StdioNull {})),
-                terminal: args.terminal,
-                ..Default::default()
-            },
-            None => kept(),
-        }),
+        stdio: Some(kept()),
         request_id: random_id(),
         ..Default::default()
     };
     let exec_id = request.exec_id.clone();
     if args.detach {
+        request.stdio = Some(Stdio {
+            to: Some(To::Null(StdioNull {})),
+            terminal: args.terminal,
+            ..Default::default()
+        });
         let response = start(&client, request).await?;
         if context.out.json {
             context.out.object(
@@ -103,6 +94,15 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
         return Ok(0);
     }
     let mut signals = Signals::catch()?;
+    // Without a terminal the bytes go through pipes of ours; if none can be made, through berthd.
+    let pipes = if args.terminal {
+        None
+    } else {
+        Fifos::make(args.interactive).ok()
+    };
+    if let Some(pipes) = &pipes {
+        request.stdio = Some(pipes.stdio());
+    }
     let started = async {
         match (start(&client, request.clone()).await, pipes) {
             (Ok(_), pipes) => Ok(pipes),

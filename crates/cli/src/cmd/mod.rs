@@ -26,8 +26,9 @@ use tokio::task::JoinSet;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::out::Out;
+use crate::term;
 
 /// What every command gets.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Create(args) => create::create(&context, args).await,
         Command::Start(args) => start::start(&context, args).await,
         Command::Ps(args) => ps::ps(&context, args).await,
-        Command::Logs(args) => logs::logs(&context, args).await,
+        Command::Logs(args) => while_read(logs::logs(&context, args)).await,
         Command::Exec(args) => exec::exec(&context, args).await,
         Command::Attach(args) => attach::attach(&context, args).await,
         Command::Stop(args) => stop::stop(&context, args).await,
@@ -63,12 +64,21 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Pause(args) => pause::pause(&context, args).await,
         Command::Unpause(args) => pause::unpause(&context, args).await,
         Command::Update(args) => update::update(&context, args).await,
-        Command::Stats(args) => stats::stats(&context, args).await,
-        Command::Events(args) => events::events(&context, args).await,
+        Command::Stats(args) => while_read(stats::stats(&context, args)).await,
+        Command::Events(args) => while_read(events::events(&context, args)).await,
         Command::Wait(args) => wait::wait(&context, args).await,
         Command::Inspect(args) => inspect::inspect(&context, args).await,
         Command::Spec(args) => spec::spec(&context, args),
         Command::Version => version::version(&context).await,
+    }
+}
+
+/// What may print nothing for hours ends when nobody can read it any more.
+async fn while_read(command: impl Future<Output = Result<u8>>) -> Result<u8> {
+    tokio::select! {
+        biased;
+        result = command => result,
+        () = term::stdout_closed() => Err(CliError::StdoutClosed),
     }
 }
 

@@ -98,10 +98,11 @@ fn remove(folder: &Path) {
 
 /// Stays with an exec that was started on these pipes.
 pub async fn run(target: Target, fifos: Fifos, signals: Signals) -> Result<End> {
-    run_into(target, fifos, signals, Output::start(output::standard())).await
+    super::while_read(run_into(target, fifos, signals, Output::start(output::standard()))).await
 }
 
 async fn run_into(target: Target, mut fifos: Fifos, mut signals: Signals, mut output: Output) -> Result<End> {
+    output.keep_little();
     let mut stdin = Stdin::open(&fifos);
     remove(&fifos.folder);
     let mut proxy = Proxy::new(&target);

@@ -60,7 +60,16 @@ pub enum End {
 }
 
 pub async fn run(target: Target, signals: Signals) -> Result<End> {
-    run_into(target, signals, Output::start(output::standard())).await
+    while_read(run_into(target, signals, Output::start(output::standard()))).await
+}
+
+/// A session ends when nobody can read it any more, though the process may be silent.
+async fn while_read(session: impl Future<Output = Result<End>>) -> Result<End> {
+    tokio::select! {
+        biased;
+        end = session => end,
+        () = term::stdout_closed() => Ok(End::OutputClosed(CliError::StdoutClosed)),
+    }
 }
 
 async fn run_into(target: Target, signals: Signals, output: Output) -> Result<End> {
@@ -287,6 +296,7 @@ impl Session {
             return;
         }
         let keys = if terminal && term::stdin_is_terminal() {
+            self.output.keep_little();
             match Raw::enter() {
                 Ok(raw) => self.raw = Some(raw),
                 Err(error) => out::complain(&format!("cannot set the terminal to raw mode: {error}")),
