@@ -362,12 +362,19 @@ impl Daemon {
         })
     }
 
+    fn dirs(&self) -> [PathBuf; 3] {
+        [self.dir.clone(), self.state(), self.root()]
+    }
+
+    /// What of this daemon's and its containers' is there now.
+    pub fn leftovers(&self) -> Leftovers {
+        Leftovers::find(&self.dirs(), &self.cgroup)
+    }
+
     fn inspect(&self) -> Result<(), String> {
         let limit = Duration::from_secs(10);
-        until::blocking(limit, || {
-            Leftovers::find(&self.dir, &self.cgroup).is_empty().then_some(())
-        })
-        .ok_or_else(|| Leftovers::find(&self.dir, &self.cgroup).describe())?;
+        until::blocking(limit, || self.leftovers().is_empty().then_some(()))
+            .ok_or_else(|| self.leftovers().describe())?;
         until::blocking(limit, || self.helpers.iter().all(|p| !p.alive()).then_some(()))
             .ok_or_else(|| format!("helper processes live on: {:?}", self.helpers))?;
         // The roots of runtimes are by namespace.
@@ -413,7 +420,7 @@ impl Drop for Daemon {
         for helper in self.helpers.iter().filter(|p| p.alive()) {
             proc::kill(helper.pid, Signal::KILL);
         }
-        Leftovers::sweep(&self.dir, &self.cgroup);
+        Leftovers::sweep(&self.dirs(), &self.cgroup);
         remove_parents(&self.cgroup);
         if std::env::var_os("BERTH_E2E_KEEP").is_none() {
             let _ = std::fs::remove_dir_all(&self.dir);

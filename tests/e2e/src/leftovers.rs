@@ -41,19 +41,33 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    pub fn find(dir: &Path, cgroup: &str) -> Leftovers {
+    pub fn find(dirs: &[PathBuf], cgroup: &str) -> Leftovers {
         let mut found = Leftovers {
-            mounts: mounts(dir),
+            mounts: dirs.iter().flat_map(|dir| mounts(dir)).collect(),
             ..Leftovers::default()
         };
         for root in cgroup_roots() {
             walk(&root.join(cgroup.trim_start_matches('/')), true, &mut found);
         }
         let me = std::process::id();
+        let ours = |p: &u32| *p != me && proc::alive(*p) && dirs.iter().any(|dir| belongs(*p, dir));
+        found.processes.extend(proc::pids().filter(ours));
         found
-            .processes
-            .extend(proc::pids().filter(|p| *p != me && proc::alive(*p) && belongs(*p, dir)));
-        found
+    }
+
+    /// Processes whose folder, or anything else they hold, was removed under them: nobody will ever end them.
+    pub fn strays(&self) -> Vec<u32> {
+        let fds = |pid: &u32| {
+            std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten()
+        };
+        let deleted = |pid: &u32| {
+            let mut links = fds(pid).filter_map(|fd| std::fs::read_link(fd.path()).ok());
+            links.any(|to| to.to_string_lossy().contains("/state/c/") && to.to_string_lossy().ends_with(" (deleted)"))
+        };
+        self.processes.iter().copied().filter(deleted).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -68,16 +82,17 @@ impl Leftovers {
                 proc::state(*pid).unwrap_or_default(),
                 String::from_utf8_lossy(&cmd).replace('\0', " "),
             );
-            format!("  process {pid} {state} {cmd}\n")
+            let folder = std::fs::read_link(format!("/proc/{pid}/fd/3")).unwrap_or_default();
+            format!("  process {pid} {state} {cmd} {}\n", folder.display())
         };
         let processes: String = self.processes.iter().map(line).collect();
         format!("{processes}  mounts {:?}\n  cgroups {:?}", self.mounts, self.cgroups)
     }
 
     /// Ends and removes everything. For a test that has failed: no questions asked.
-    pub fn sweep(dir: &Path, cgroup: &str) {
+    pub fn sweep(dirs: &[PathBuf], cgroup: &str) {
         let swept = crate::until::blocking(std::time::Duration::from_secs(10), || {
-            let found = Leftovers::find(dir, cgroup);
+            let found = Leftovers::find(dirs, cgroup);
             for pid in &found.processes {
                 proc::kill(*pid, Signal::KILL);
             }
@@ -92,7 +107,7 @@ impl Leftovers {
             found.is_empty().then_some(())
         });
         if swept.is_none() {
-            eprintln!("could not sweep:\n{}", Leftovers::find(dir, cgroup).describe());
+            eprintln!("could not sweep:\n{}", Leftovers::find(dirs, cgroup).describe());
         }
         remove_parents(cgroup);
     }

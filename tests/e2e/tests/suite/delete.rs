@@ -1,6 +1,5 @@
 //! Deleting what does not want to go: it is answered at once what is left, and the rest is done in the background.
 use berth_e2e::daemon::temporary;
-use berth_e2e::leftovers::Leftovers;
 use berth_e2e::v1::{self, ErrorCode};
 use berth_e2e::{Daemon, Runtime, assert_fails, on_all, proc, until};
 use std::path::{Path, PathBuf};
@@ -90,7 +89,7 @@ async fn process_in_uninterruptible_sleep(rt: Runtime) {
     ice.freeze("-u");
     until("it is gone", || (!proc::alive(pid)).then_some(())).await;
     until("the rest is done in the background", || {
-        Leftovers::find(&d.dir, &d.cgroup)
+        d.leftovers()
             .cgroups
             .iter()
             .all(|c| !c.ends_with("stuck"))

@@ -8,7 +8,6 @@
 //! noticed; all is deleted, and nothing is left.
 use berth_e2e::calls::exec_request;
 use berth_e2e::daemon::binary;
-use berth_e2e::leftovers::Leftovers;
 use berth_e2e::proc::Process;
 use berth_e2e::v1::{self, ContainerState, ExitReason};
 use berth_e2e::{Bundle, Daemon, LIMIT, Options, Runtime, on_all, until, within};
@@ -223,14 +222,14 @@ async fn balance(d: &Daemon) {
             .collect()
     };
     until("only the bystander is left", || {
-        let found = Leftovers::find(&d.dir, &d.cgroup);
+        let found = d.leftovers();
         let cgroups = found.cgroups.iter().all(|c| c.to_string_lossy().contains("/bystander"));
         let records = names(d.state().join("c")) == ["default:bystander"];
         let logs = names(d.root().join("logs")).iter().all(|n| n == "default:bystander");
         let runtime = names(d.runtime_root(d.runtime).join("default"))
             .iter()
             .all(|n| n == "bystander" || n.ends_with("bystander"));
-        (cgroups && records && logs && runtime && found.mounts.is_empty()).then_some(())
+        (cgroups && records && logs && runtime && found.mounts.is_empty() && found.strays().is_empty()).then_some(())
     })
     .await;
 }
