@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_core::ContainerKey;
 use berth_record::Folder;
+use berth_sys::process::{self, Limit};
 use berth_sys::socket;
 use berth_wire::shim::{ForkRequest, ForkResponse};
 use prost::Message;
@@ -32,6 +33,8 @@ pub struct Launcher {
     /// `None` = not wanted, or not running just now.
     template: Mutex<Option<Arc<Template>>>,
     use_template: bool,
+    /// The limit of open files that we were started with.
+    nofile: Limit,
 }
 
 struct Template {
@@ -53,8 +56,9 @@ impl Launcher {
             "berth-shim",
             std::fs::File::open(binary)?,
         )?);
+        let nofile = process::limit_nofile();
         let template = if use_template {
-            Some(Template::start(&program)?)
+            Some(Template::start(&program, nofile)?)
         } else {
             None
         };
@@ -62,6 +66,7 @@ impl Launcher {
             program,
             template: Mutex::new(template),
             use_template,
+            nofile,
         })
     }
 
@@ -72,7 +77,7 @@ impl Launcher {
         }
         let mut current = self.template.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|t| t.state().ended) {
-            *current = Template::start(&self.program)
+            *current = Template::start(&self.program, self.nofile)
                 .inspect_err(|error| tracing::warn!(%error, "the shims' template can't be started; shims are exec'ed"))
                 .ok();
         }
@@ -92,7 +97,14 @@ impl Shims for Launcher {
                 Ok(process) => process,
                 // The template is gone or there is none; any other error is the machine's and would hit an exec too.
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => {
-                    exec::shim(self.program.clone(), folder.clone(), theirs, key.to_string()).await?
+                    exec::shim(
+                        self.program.clone(),
+                        folder.clone(),
+                        theirs,
+                        key.to_string(),
+                        self.nofile,
+                    )
+                    .await?
                 }
                 Err(e) => return Err(e),
             };
@@ -113,10 +125,15 @@ impl Shims for Launcher {
 }
 
 impl Template {
-    fn start(program: &OwnedFd) -> io::Result<Arc<Self>> {
+    fn start(program: &OwnedFd, nofile: Limit) -> io::Result<Arc<Self>> {
         let (ours, theirs) = socket::seqpacket_pair(true)?;
         berth_sys::file::set_nonblocking(&theirs, false)?;
-        let pid = exec::spawn(program.as_fd(), &[OsStr::new("template")], &[(theirs.as_fd(), 3)])?;
+        let pid = exec::spawn(
+            program.as_fd(),
+            &[OsStr::new("template")],
+            &[(theirs.as_fd(), 3)],
+            nofile,
+        )?;
         let template = Arc::new(Self {
             socket: watched(ours, Interest::READABLE | Interest::WRITABLE)?,
             state: Mutex::default(),

@@ -107,6 +107,20 @@ pub fn set_limit_nofile(soft: Option<u64>, hard: Option<u64>) -> io::Result<()> 
     set_limit(Resource::Nofile, soft, hard)
 }
 
+/// prlimit(2) on another process, which must not have been reaped.
+pub fn set_limit_nofile_of(pid: u32, (soft, hard): Limit) -> io::Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let limit = Rlimit {
+        current: soft,
+        maximum: hard,
+    };
+    rustix::process::prlimit(Some(pid), Resource::Nofile, limit)?;
+    Ok(())
+}
+
 #[must_use]
 pub fn limit(resource: Resource) -> Limit {
     let limit = rustix::process::getrlimit(resource);
