@@ -70,28 +70,25 @@ impl Supervisor {
         } else {
             Box::pin(std::future::ready(()))
         };
-        // Before the first read, so that nothing is missed between it and the wait.
-        let watched = query
-            .follow
-            .then(|| self.log_watcher().watch(&dir))
-            .and_then(|watched| {
-                watched
-                    .inspect_err(
-                        |error| tracing::warn!(%error, dir = %dir.display(), "a log can't be watched; polling it"),
-                    )
-                    .ok()
-            });
-        let (follow, until, id) = (query.follow, query.until, query.key.to_string());
+        let watcher = query.follow.then(|| self.log_watcher().clone());
+        let (until, id) = (query.until, query.key.to_string());
         let open = move || {
-            let reader = Reader::open(dir, format, filter, from)?;
-            // Who does not follow reads what is there now, even if the container writes faster than we read.
-            if follow { Ok(reader) } else { reader.up_to_now() }
+            let Some(watcher) = watcher else {
+                // Who does not follow reads what is there now, even if the container writes faster than we read.
+                return Ok((Reader::open(dir, format, filter, from)?.up_to_now()?, None));
+            };
+            // Before the first read, so that nothing is missed between it and the wait.
+            let watched = watcher.watch(&dir).inspect_err(
+                |error| tracing::warn!(%error, dir = %dir.display(), "a log can't be watched; polling it"),
+            );
+            Ok((Reader::open(dir, format, filter, from)?, watched.ok()))
         };
+        let (reader, watched) = blocking(&id, open).await?;
         Ok(LogStream {
-            reader: Some(blocking(&id, open).await?),
+            reader: Some(reader),
             watched,
             ended,
-            has_ended: !follow,
+            has_ended: !query.follow,
             until,
             id,
             _call: Some(self.env().calls.enter("logs", Some(&query.key))),

@@ -24,34 +24,47 @@ struct Shared {
 }
 
 impl Watcher {
-    /// From now on nothing that happens in this folder is missed. Must be called inside the runtime.
+    /// From now on nothing that happens in this folder is missed. Must be called inside the runtime, and on a thread that may block:
+    /// looking a path up on a disk that hangs takes as long as that.
     pub fn watch(&self, folder: &Path) -> io::Result<Watched> {
-        let mut shared = self.lock();
-        let inotify = match &shared.inotify {
-            Some(inotify) => inotify.clone(),
-            None => {
-                #[expect(
-                    deprecated,
-                    reason = "its successor is unsafe; `Inotify` owns its descriptor for life"
-                )]
-                let inotify = Arc::new(AsyncFd::new(Inotify::new()?)?);
-                shared.inotify = Some(inotify.clone());
-                tokio::spawn(pass_on(self.clone(), inotify.clone()));
-                inotify
+        let inotify = self.inotify()?;
+        loop {
+            // Without the lock, which is taken on threads that may not block.
+            let watched = self.register(inotify.get_ref().add_folder(folder)?);
+            // The last reader of this folder may have given the watch up before we were one: then this is a new one.
+            if inotify.get_ref().add_folder(folder)? == watched.watch {
+                return Ok(watched);
             }
-        };
-        // Under the lock: a watch that the last reader of a folder gives up can't be the one that we are given.
-        let watch = inotify.get_ref().add_folder(folder)?;
+        }
+    }
+
+    fn inotify(&self) -> io::Result<Arc<AsyncFd<Inotify>>> {
+        let mut shared = self.lock();
+        if let Some(inotify) = &shared.inotify {
+            return Ok(inotify.clone());
+        }
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; `Inotify` owns its descriptor for life"
+        )]
+        let inotify = Arc::new(AsyncFd::new(Inotify::new()?)?);
+        shared.inotify = Some(inotify.clone());
+        tokio::spawn(pass_on(self.clone(), inotify.clone()));
+        Ok(inotify)
+    }
+
+    fn register(&self, watch: Watch) -> Watched {
+        let mut shared = self.lock();
         shared.serial += 1;
         let serial = shared.serial;
         let notify = Arc::new(Notify::new());
         shared.readers.entry(watch).or_default().push((serial, notify.clone()));
-        Ok(Watched {
+        Watched {
             watcher: self.clone(),
             watch,
             serial,
             notify,
-        })
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
