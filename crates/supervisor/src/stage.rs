@@ -24,6 +24,7 @@ pub const FAIL_POINTS: &[(&str, &[&str])] = &[
         &[
             "start.queued",
             "start.permitted",
+            "start.sent",
             "start.answered",
             "start.told",
             "start.saved",

@@ -152,10 +152,16 @@ impl Task {
             };
             let began = Instant::now();
             let request = wire::StartRequest {};
-            let result = link
-                .client
-                .call::<wire::StartResponse>(Method::Start, &request, deadline)
-                .await;
+            let calling = async {
+                let pending = link.client.send::<wire::StartResponse>(Method::Start, &request).await?;
+                stage!("start.sent");
+                pending.answer().await
+            };
+            let timeout = CallError::Timeout {
+                method: "Start",
+                after: deadline,
+            };
+            let result = tokio::time::timeout(deadline, calling).await.unwrap_or(Err(timeout));
             let result = match result {
                 // The start that an earlier daemon had sent was under way, and has succeeded.
                 Err(CallError::Failed { .. }) if was_started(&link, deadline).await => {
