@@ -106,9 +106,12 @@ pub async fn stdout_closed() {
         loop {
             let mut fds = [PollFd::from_borrowed_fd(stdout(), PollFlags::empty())];
             match poll(&mut fds, None) {
-                Ok(_) if !fds[0].revents().is_empty() => break drop(sender.send(())),
+                Ok(_) if !fds[0].revents().is_empty() => {
+                    let _ = sender.send(());
+                    return;
+                }
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => break,
+                Err(_) => return,
             }
         }
     });
