@@ -497,8 +497,13 @@ async fn feed(
     input: mpsc::Sender<AttachInput>,
 ) -> Result<(), Error> {
     loop {
+        let request = tokio::select! {
+            request = requests.message() => request,
+            // The process's half has ended; a client that keeps its own open is not waited for.
+            () = input.closed() => return Ok(()),
+        };
         // A client that is gone ends the stream with an error of the transport; its other half knows.
-        let Ok(Some(request)) = requests.message().await else {
+        let Ok(Some(request)) = request else {
             return Ok(());
         };
         let item = request::attach_input(subject, request)?;
