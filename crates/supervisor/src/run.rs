@@ -113,7 +113,7 @@ impl Supervisor {
                 let same = !record.request_id.is_empty() && holder.request_id == record.request_id;
                 if same && holder.run == record.run && (holder.view.started_at != 0 || !record.run) {
                     // Made by this very request, before a restart of the daemon.
-                    let (pid, incarnation) = (holder.view.pid, holder.view.incarnation);
+                    let (pid, incarnation) = (holder.pid, holder.view.incarnation);
                     return reply.send(Ok(Started { pid, incarnation }));
                 }
                 let message = format!(

@@ -141,7 +141,7 @@ impl Supervisor {
             && snapshot.start_request_id == request.as_str()
         {
             // Started by this request, before a restart of the daemon.
-            return Ok(snapshot.view.pid);
+            return Ok(snapshot.pid);
         }
         if self.env().is_closing() {
             return Err(Error::new(
@@ -167,15 +167,9 @@ impl Supervisor {
     ) -> Result<ExecStarted, Error> {
         if let (Some(request), Some(handle)) = (&request, self.env().registry.get(&key))
             && let Some(snapshot) = handle.snapshot().await
-            && let Some((_, exec, pid)) = snapshot.exec_requests.iter().find(|(r, ..)| r == request.as_str())
-            && let Some(view) = snapshot.view.execs.iter().find(|e| e.exec_id == *exec)
-            // One that is being started answers by its request id.
-            && view.started_at != 0
+            && let Some((_, started)) = snapshot.exec_requests.iter().find(|(r, _)| r == request.as_str())
         {
-            return Ok(ExecStarted {
-                pid: *pid,
-                exec_id: exec.clone(),
-            });
+            return Ok(started.clone());
         }
         let (request_id, spec) = (text(&request), Box::new(spec));
         self.ask(&self.methods().exec, &key, request, |reply| Wish::Exec {

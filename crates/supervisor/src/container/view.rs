@@ -15,8 +15,10 @@ pub(crate) struct Snapshot {
     /// Of the request that made it, and of the one that started it.
     pub(crate) request_id: String,
     pub(crate) start_request_id: String,
-    /// The request that made each exec, its id and what its pid is or was.
-    pub(crate) exec_requests: Vec<(String, berth_core::ExecId, u32)>,
+    /// The init's, even if it has ended.
+    pub(crate) pid: u32,
+    /// What was answered to the requests that made execs.
+    pub(crate) exec_requests: Vec<(String, ExecStarted)>,
 }
 
 impl Task {
