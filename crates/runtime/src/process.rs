@@ -167,18 +167,60 @@ fn set_user(
     Ok(())
 }
 
+/// The kernel's names (linux/capability.h): a runtime leaves out what it does not know, and the user would think that it was granted.
+const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
+
 fn capability(name: &str) -> Result<String, Error> {
-    let name = name.to_ascii_uppercase();
-    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if !CAPABILITIES.contains(&bare) {
         return Err(invalid(format!(
-            "capability {name:?}: a name such as CAP_NET_ADMIN expected"
+            "capability {name:?}: unknown; a name such as CAP_NET_ADMIN expected"
         )));
     }
-    Ok(if name.starts_with("CAP_") {
-        name
-    } else {
-        format!("CAP_{name}")
-    })
+    Ok(format!("CAP_{bare}"))
 }
 
 fn set_rlimits(process: &mut Map<String, Value>, wanted: &[Rlimit]) -> Result<(), Error> {

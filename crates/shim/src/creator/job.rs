@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_core::ErrorCode;
 use berth_runtime::{self as runtime, Call, CreateArgs, Driver, ExecArgs};
+use berth_sys::cgroup::Hierarchies;
 use berth_sys::{file, process, signal};
 use berth_wire::shim::{self, ExecOverrides, driver::Kind};
 
@@ -278,6 +279,10 @@ impl At<'_> {
         }
         let until = Instant::now() + self.setting.timeout.min(Duration::from_secs(10));
         for victim in &delete.victims {
+            // Somebody else may have frozen its group, and a frozen process does not die.
+            if !matches!(process::wait_until_ended(&victim.pidfd, Some(QUICK)), Ok(true)) {
+                thaw(victim.pid);
+            }
             let patience = until.saturating_duration_since(Instant::now());
             if !matches!(process::wait_until_ended(&victim.pidfd, Some(patience)), Ok(true)) {
                 let state = process::stat(victim.pid).map_or('?', |stat| stat.state);
@@ -307,6 +312,19 @@ impl At<'_> {
             // Below the runtime's own, or systemd's.
             Some(_) => {}
         }
+    }
+}
+
+/// How long a killed process takes that nothing holds.
+const QUICK: Duration = Duration::from_millis(200);
+
+fn thaw(pid: u32) {
+    // If it is gone meanwhile, or its group can't be thawed, the wait that follows says so.
+    if let Ok(hierarchies) = Hierarchies::detect()
+        && let Ok(group) = hierarchies.group_of(pid)
+        && matches!(group.is_frozen(), Ok(true))
+    {
+        let _ = group.set_frozen(false);
     }
 }
 
