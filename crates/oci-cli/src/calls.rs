@@ -12,6 +12,14 @@ use serde_json::{Value, json};
 use crate::args::{Cli, Command, Create, Exec, Update};
 use crate::log::Failure;
 
+/// What goes into a container must not be a file of the host's (CVE-2019-5736).
+pub fn leave_own_file(cli: &Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Create(_) | Command::Run { .. } | Command::Exec(_) => Ok(berth_oci::leave_own_file()?),
+        _ => Ok(()),
+    }
+}
+
 /// Does it; answers the exit code.
 pub fn run(cli: &Cli) -> Result<i32, Failure> {
     let root = cli.root.as_path();

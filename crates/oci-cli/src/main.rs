@@ -13,7 +13,7 @@ use clap::Parser;
 
 fn main() {
     let cli = args::Cli::parse();
-    let code = match calls::run(&cli) {
+    let code = match calls::leave_own_file(&cli).and_then(|()| calls::run(&cli)) {
         Ok(code) => code,
         Err(failure) => {
             log::tell(&cli, &failure);

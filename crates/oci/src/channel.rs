@@ -20,9 +20,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::error::OciError;
+use crate::error::{Context, OciError};
 
 /// One message: a letter, a length, a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +71,18 @@ impl Channel {
         self.0.write_all(&frame)
     }
 
+    /// Sends to the init process; if it has ended, the error is what it said at its end.
+    pub(crate) fn tell(&mut self, message: &Message) -> Result<(), OciError> {
+        let Err(source) = self.send(message) else { return Ok(()) };
+        match self.receive() {
+            Ok(Some(Message::Failed { exit_code, text })) => Err(OciError::Init {
+                message: text,
+                exit_code,
+            }),
+            _ => Err(source).step("talk to", "init process"),
+        }
+    }
+
     /// The next message; `None` at the end of file.
     pub(crate) fn receive(&mut self) -> io::Result<Option<Message>> {
         let mut head = [0u8; 4];
@@ -105,6 +117,12 @@ impl Channel {
             }),
             _ => Err(OciError::InitLost),
         }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::error::{Context, OciError};
 use crate::hooks;
 use crate::init::{self, Inside};
 use crate::plan::Plan;
+use crate::process as process_settings;
 use crate::state::{self, Container};
 
 /// What to make and how.
@@ -143,12 +144,14 @@ fn make_process(
 
 /// The creator's side of the conversation with the init process.
 fn attend(spec: &Spec, plan: &Plan, cgroups: &Cgroups, pid: u32, channel: &mut Channel) -> Result<(), OciError> {
+    let score = spec.process().as_ref().and_then(|process| process.oom_score_adj());
+    process_settings::set_oom_score(pid, score)?;
     if plan.maps_users {
         write_mappings(spec, pid)?;
-        channel.send(&Message::Mapped).step("talk to", "init process")?;
+        channel.tell(&Message::Mapped)?;
     }
     cgroups.join(pid)?;
-    channel.send(&Message::Joined).step("talk to", "init process")?;
+    channel.tell(&Message::Joined)?;
     if plan.hooks_before_pivot {
         channel.expect(&Message::Hooks)?;
         if let Some(all) = spec.hooks() {
@@ -161,7 +164,7 @@ fn attend(spec: &Spec, plan: &Plan, cgroups: &Cgroups, pid: u32, channel: &mut C
                 &state,
             )?;
         }
-        channel.send(&Message::Hooked).step("talk to", "init process")?;
+        channel.tell(&Message::Hooked)?;
     }
     channel.expect(&Message::Ready)
 }

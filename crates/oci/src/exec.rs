@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use berth_sys::limits;
 use berth_sys::namespaces::{self, CloneOptions, Cloned, Namespaces};
@@ -16,6 +17,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Process};
 use crate::channel::{Channel, Message};
 use crate::console;
 use crate::error::{Context, OciError};
+use crate::guard;
+use crate::init::session_keyring;
 use crate::plan::SchedulingPlan;
 use crate::process::{self, Command};
 use crate::seccomp::Filter;
@@ -49,6 +52,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         Status::Running | Status::Created => {}
         other => return Err(wrong(other)),
     }
+    crate::spec::check_process(options.process)?;
     let spec = container.spec()?;
     let linux = spec.linux().as_ref();
     let seccomp = linux
@@ -75,6 +79,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         .and_then(|linux| linux.namespaces().as_ref())
         .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User));
 
+    let score = options.process.oom_score_adj();
     let (mut ours, theirs) = Channel::pair().step("make", "socketpair")?;
     let clone = CloneOptions {
         namespaces: Namespaces::empty(),
@@ -98,7 +103,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let done = attend(&mut ours, &doors, pid);
+            let done = attend(&mut ours, &doors, pid, score);
             if done.is_err() {
                 let _ = proc::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
                 let _ = proc::wait_until_ended(&pidfd, Some(std::time::Duration::from_secs(10)));
@@ -111,12 +116,18 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     }
 }
 
-fn attend(channel: &mut Channel, doors: &[(String, std::fs::File)], pid: u32) -> Result<(), OciError> {
+fn attend(
+    channel: &mut Channel,
+    doors: &[(String, std::fs::File)],
+    pid: u32,
+    score: Option<i32>,
+) -> Result<(), OciError> {
+    process::set_oom_score(pid, score)?;
     for (path, door) in doors {
         let mut door: &std::fs::File = door;
         door.write_all(pid.to_string().as_bytes()).step("join cgroup", path)?;
     }
-    channel.send(&Message::Joined).step("talk to", "process")?;
+    channel.tell(&Message::Joined)?;
     channel.expect(&Message::Ready)?;
     // End of file: the execve closed it.
     match channel.receive().step("talk to", "process")? {
@@ -175,10 +186,21 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     if let Some(stdio) = options.stdio {
         berth_sys::execve::set_stdio(stdio).step("set", "standard descriptors")?;
     }
-    limits::close_on_exec_from(3 + options.preserve_fds).step("close", "file descriptors")?;
+    let first_closed = 3 + options.preserve_fds;
+    let console = options.console.as_ref().map(AsFd::as_fd);
+    let needed = [Some(channel.as_fd()), Some(inside.init.as_fd()), console];
+    let keep: Vec<BorrowedFd<'_>> = needed.into_iter().flatten().collect();
+    guard::shield(first_closed, &keep)?;
+    limits::close_on_exec_from(first_closed).step("close", "file descriptors")?;
     channel.expect(&Message::Joined)?;
     join(inside.init, inside.namespaces, inside.container)?;
     limits::new_session().step("start", "session")?;
+    // Not the keys of whoever calls.
+    session_keyring(inside.container)?;
+    if inside.namespaces.contains(Namespaces::MOUNT) {
+        let root = berth_sys::inroot::open_host_dir(Path::new("/")).step("open", "/")?;
+        guard::own_null(root.as_fd())?;
+    }
     if *maps_users {
         credentials::set_uid(0).step("become", "root of the user namespace")?;
         credentials::set_groups(0, &[]).step("become", "root of the user namespace")?;
@@ -191,9 +213,8 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         what,
         source,
     })?;
-    if let Some(score) = process.oom_score_adj() {
-        process::set_oom_score(score)?;
-    }
+    // Whatever the caller was bound to; the cpuset is the bound that counts.
+    let _ = proc::affinity_all();
     scheduling.apply()?;
     limits::set_umask(process.user().umask().unwrap_or(0o022));
     let no_new_privs = process.no_new_privileges() == Some(true);

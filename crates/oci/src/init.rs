@@ -14,10 +14,12 @@ use oci_spec::runtime::{Process, Spec};
 use crate::channel::{Channel, Message};
 use crate::console;
 use crate::error::{Context, OciError};
+use crate::guard;
 use crate::hooks;
 use crate::plan::Plan;
 use crate::process::{self, Command};
 use crate::rootfs;
+use crate::sysctl;
 
 /// What the init process is given by the creator.
 pub(crate) struct Inside<'a> {
@@ -63,6 +65,11 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     if let Some(stdio) = inside.stdio {
         berth_sys::execve::set_stdio(stdio).step("set", "standard descriptors")?;
     }
+    let needed = [Some(inside.channel.as_fd()), Some(inside.ear.as_fd())];
+    let console = inside.console.as_ref().map(AsFd::as_fd);
+    let joined = plan.join.iter().map(|(_, namespace, _)| Some(namespace.as_fd()));
+    let keep: Vec<BorrowedFd<'_>> = needed.into_iter().chain([console]).chain(joined).flatten().collect();
+    guard::shield(inside.first_closed, &keep)?;
     limits::close_on_exec_from(inside.first_closed).step("close", "file descriptors")?;
     // What is made in the root filesystem gets exactly the modes it is made with.
     limits::set_umask(0);
@@ -103,11 +110,12 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
             }
         }
         rootfs::enter(&root, spec, inside.pivot)?;
+        guard::own_null(root.fd.as_fd())?;
         if let Some(socket) = &inside.console {
             console::set_up(root.fd.as_fd(), socket.as_fd(), process)?;
         }
         names(spec)?;
-        sysctls(spec, root.fd.as_fd())?;
+        sysctl::apply(spec, root.fd.as_fd())?;
         rootfs::seal(spec, &root.fd)?;
     } else {
         names(spec)?;
@@ -123,9 +131,8 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
         what,
         source,
     })?;
-    if let Some(score) = process.oom_score_adj() {
-        process::set_oom_score(score)?;
-    }
+    // Whatever the daemon was bound to; the cpuset is the bound that counts.
+    let _ = berth_sys::process::affinity_all();
     plan.scheduling.apply()?;
     limits::set_umask(process.user().umask().unwrap_or(0o022));
     let no_new_privs = process.no_new_privileges() == Some(true);
@@ -164,7 +171,7 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
     Err(OciError::CommandNotExecutable { command: name, source })
 }
 
-fn session_keyring(id: &str) -> Result<(), OciError> {
+pub(crate) fn session_keyring(id: &str) -> Result<(), OciError> {
     match credentials::new_session_keyring(&format!("_ses.{id}")) {
         Ok(serial) => credentials::allow_keyring_search(serial).step("set permissions of", "session keyring"),
         // A kernel without keyrings, or a quota that is used up: runc goes on too.
@@ -185,18 +192,6 @@ fn names(spec: &Spec) -> Result<(), OciError> {
     }
     if let Some(name) = spec.domainname() {
         namespaces::set_domainname(name).step("set domainname", name)?;
-    }
-    Ok(())
-}
-
-/// Writes linux.sysctl through a /proc that was proved to be procfs (CVE-2025-52881).
-fn sysctls(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), OciError> {
-    let Some(all) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else {
-        return Ok(());
-    };
-    for (name, value) in all {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        berth_sys::execve::write_proc(root, Path::new(&path), value).step("set sysctl", format!("{name}={value}"))?;
     }
     Ok(())
 }

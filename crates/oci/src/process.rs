@@ -92,6 +92,7 @@ pub(crate) fn become_user(process: &Process, setgroups: bool) -> Result<(), OciE
     let held = credentials::capabilities().step("read", "capabilities")?;
     let wanted = capability_bits(process, last, held.permitted);
     let user = process.user();
+    berth_sys::execve::give_stdio(user.uid()).step("give standard descriptors to user", user.uid())?;
     credentials::drop_bounding(wanted.bounding, last).step("set", "bounding capabilities")?;
     credentials::keep_capabilities(true).step("keep", "capabilities")?;
     let additional = user.additional_gids().as_deref().unwrap_or_default();
@@ -134,9 +135,12 @@ pub(crate) fn limits(process: &Process) -> Vec<Limit> {
         .collect()
 }
 
-/// process.oomScoreAdj of the calling process. Lowering it needs a right that the caller may lack: then it is an error.
-pub(crate) fn set_oom_score(score: i32) -> Result<(), OciError> {
-    berth_sys::process::set_oom_score_adj(score).step("set", format!("process.oomScoreAdj to {score}"))
+/// process.oomScoreAdj, by the maker of the process: in a user namespace it could not do it itself. Lowering it needs a right that
+/// the caller may lack: then it is an error.
+pub(crate) fn set_oom_score(pid: u32, score: Option<i32>) -> Result<(), OciError> {
+    let Some(score) = score else { return Ok(()) };
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+        .step("set", format!("process.oomScoreAdj to {score}"))
 }
 
 /// A command that is ready for execve.
@@ -227,8 +231,12 @@ fn executable(path: &Path) -> io::Result<()> {
 /// The user's home folder by the container's /etc/passwd, "/" where it has none. Reads a bounded part of the file.
 fn home_of(uid: u32) -> String {
     use std::io::Read;
+    use std::os::fd::AsFd;
     let mut text = Vec::new();
-    let read = std::fs::File::open("/etc/passwd").and_then(|file| file.take(1 << 20).read_to_end(&mut text));
+    // A FIFO there must not hold us.
+    let opened = berth_sys::inroot::open_host_dir(Path::new("/"))
+        .and_then(|root| berth_sys::inroot::open_read(root.as_fd(), Path::new("/etc/passwd")));
+    let read = opened.and_then(|fd| std::fs::File::from(fd).take(1 << 20).read_to_end(&mut text));
     if read.is_err() {
         return "/".to_owned();
     }

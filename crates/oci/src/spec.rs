@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use crate::error::OciError;
 
@@ -59,6 +59,8 @@ fn check(spec: &Spec) -> Result<(), OciError> {
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(OciError::field("process.args", "empty", "at least the command"));
     }
+    check_process(process)?;
+    crate::sysctl::check(spec)?;
     if spec.root().is_none() {
         return Err(OciError::field("root", "missing", "an object with `path`"));
     }
@@ -66,6 +68,14 @@ fn check(spec: &Spec) -> Result<(), OciError> {
         return Err(OciError::field("linux", "missing", "an object"));
     }
     for mount in spec.mounts().iter().flatten() {
+        let idmap = |option: &String| matches!(option.as_str(), "idmap" | "ridmap");
+        let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
+        if mapped || mount.options().iter().flatten().any(idmap) {
+            // Without its map the container's root would be the owner of the host's files.
+            return Err(OciError::Unsupported {
+                what: format!("an id-mapped mount ({})", mount.destination().display()),
+            });
+        }
         if mount
             .destination()
             .components()
@@ -79,4 +89,44 @@ fn check(spec: &Spec) -> Result<(), OciError> {
         }
     }
     Ok(())
+}
+
+/// What a process object asks for and this runtime can't give: to go on without would be less confinement than was asked for.
+pub(crate) fn check_process(process: &Process) -> Result<(), OciError> {
+    let labels = [
+        ("process.apparmorProfile", process.apparmor_profile()),
+        ("process.selinuxLabel", process.selinux_label()),
+    ];
+    for (field, label) in labels {
+        if let Some(label) = label.as_deref().filter(|label| !matches!(*label, "" | "unconfined")) {
+            return Err(OciError::Unsupported {
+                what: format!("{field} {label:?}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn told(process: &str, mounts: &str) -> Option<String> {
+        let text = format!(
+            r#"{{"ociVersion":"1.0.2","root":{{"path":"r"}},"linux":{{}},"mounts":[{mounts}],
+                "process":{{"cwd":"/","args":["a"],"user":{{"uid":0,"gid":0}}{process}}}}}"#
+        );
+        let spec: Spec = serde_json::from_str(&text).expect("a spec");
+        check(&spec).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn confinement_that_can_not_be_given_is_refused() {
+        assert_eq!(told("", ""), None);
+        assert_eq!(told(r#","apparmorProfile":"unconfined","selinuxLabel":"""#, ""), None);
+        assert!(told(r#","apparmorProfile":"docker-default""#, "").is_some_and(|text| text.contains("docker-default")));
+        assert!(told(r#","selinuxLabel":"a:b:c""#, "").is_some());
+        let mount = r#"{"destination":"/a","type":"bind","source":"/b","options":["bind","idmap"]}"#;
+        assert!(told("", mount).is_some_and(|text| text.contains("/a")));
+    }
 }

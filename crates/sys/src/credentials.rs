@@ -116,11 +116,20 @@ pub fn keep_capabilities(keep: bool) -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, u64::from(keep), 0, 0, 0) })
 }
 
+/// The last number means "unchanged" to the kernel: who asked for it would stay root.
+fn valid(id: u32) -> io::Result<()> {
+    if id == u32::MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "4294967295 is no id"));
+    }
+    Ok(())
+}
+
 /// Real, effective and saved group ids, then the supplementary groups.
 ///
 /// # Errors
-/// As setresgid(2), setgroups(2).
+/// As setresgid(2), setgroups(2); `InvalidInput` for 4294967295.
 pub fn set_groups(gid: u32, additional: &[u32]) -> io::Result<()> {
+    valid(gid)?;
     // The raw system calls: the C library's wrappers signal other threads, of which there are none here.
     // SAFETY: the pointer and the length describe `additional`.
     check(unsafe { libc::syscall(libc::SYS_setgroups, additional.len(), additional.as_ptr()) } as i32)?;
@@ -133,6 +142,7 @@ pub fn set_groups(gid: u32, additional: &[u32]) -> io::Result<()> {
 /// # Errors
 /// As setresgid(2).
 pub fn set_gid(gid: u32) -> io::Result<()> {
+    valid(gid)?;
     // SAFETY: integers only.
     check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) } as i32)
 }
@@ -140,8 +150,9 @@ pub fn set_gid(gid: u32) -> io::Result<()> {
 /// Real, effective and saved user ids.
 ///
 /// # Errors
-/// As setresuid(2).
+/// As setresuid(2); `InvalidInput` for 4294967295.
 pub fn set_uid(uid: u32) -> io::Result<()> {
+    valid(uid)?;
     // SAFETY: integers only.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) } as i32)
 }
@@ -267,3 +278,13 @@ pub fn install_seccomp(program: &[u8], flags: u64) -> io::Result<Option<std::os:
 
 /// Flag of [`install_seccomp`]: answer the listener of SCMP_ACT_NOTIFY.
 pub const SECCOMP_NEW_LISTENER: u64 = 8;
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn the_id_that_means_unchanged_is_refused() {
+        assert!(set_uid(u32::MAX).is_err() && set_gid(u32::MAX).is_err() && set_groups(u32::MAX, &[]).is_err());
+    }
+}

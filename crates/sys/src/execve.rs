@@ -40,6 +40,28 @@ pub fn set_stdio(stdio: [BorrowedFd<'_>; 3]) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the standard descriptors to a user, so that it can open /dev/stdout and its like. Not a null device: it is everybody's.
+///
+/// # Errors
+/// As fstat(2), fchown(2); what can't have another owner keeps its own.
+pub fn give_stdio(uid: u32) -> io::Result<()> {
+    if uid == u32::MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "4294967295 is no id"));
+    }
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let is_null = crate::inroot::kind_of(fd)? == crate::inroot::NULL;
+        if is_null || rustix::fs::fstat(fd)?.st_uid == uid {
+            continue;
+        }
+        match rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None) {
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM | rustix::io::Errno::ROFS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Opens a terminal's master below `root` and unlocks it. It must be on a devpts, whatever the root filesystem says.
 ///
 /// # Errors
@@ -91,7 +113,8 @@ pub fn write_proc(root: BorrowedFd<'_>, path: &Path, value: &str) -> io::Result<
     Ok(())
 }
 
-/// Accepts one connection of a peer that is root or the same user, ignoring others. Waits for it.
+/// Accepts one connection of a peer that is root or the same user, ignoring others. Waits for it. To a process in a user namespace
+/// whoever is outside of it has the overflow id: then the mode of the socket file alone says who may connect.
 ///
 /// # Errors
 /// As accept4(2).
@@ -101,11 +124,14 @@ pub fn accept_root(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     loop {
         let peer = rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)?;
         let uid = peer_uid(peer.as_fd())?;
-        if uid == 0 || uid == own {
+        if uid == 0 || uid == own || uid == OVERFLOW_UID {
             return Ok(peer);
         }
     }
 }
+
+/// What the kernel shows for an id that is not in the user namespace, unless a sysctl says otherwise.
+const OVERFLOW_UID: u32 = 65534;
 
 /// SO_PEERCRED by hand: a peer outside of this pid namespace has pid 0, which rustix's type for it can't hold.
 fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {

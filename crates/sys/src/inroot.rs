@@ -179,6 +179,28 @@ pub enum FileKind {
     Other,
 }
 
+/// Opens the null device at `/dev/null` below `root` for reading and writing, and nothing else that may stand there.
+///
+/// # Errors
+/// As openat2(2); `InvalidData` if it is something else.
+pub fn open_null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let path = Path::new("/dev/null");
+    let check = |file: &OwnedFd| match kind_of(file.as_fd())? {
+        NULL => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "not the null device")),
+    };
+    // As a place first: to open another device may do something. Then again, for it may have been swapped.
+    check(&open_path(root, path)?)?;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = open(root, path, flags)?;
+    check(&opened)?;
+    crate::file::set_nonblocking(&opened, false)?;
+    Ok(opened)
+}
+
+/// The null device by its number.
+pub const NULL: FileKind = FileKind::Char(1, 3);
+
 /// Opens a folder of the host by a path that the caller trusts.
 ///
 /// # Errors

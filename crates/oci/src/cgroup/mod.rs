@@ -152,6 +152,14 @@ fn checked(path: &str) -> Result<String, OciError> {
         .filter(|part| !part.is_empty() && *part != ".")
         .collect();
     let absolute = if path.starts_with('/') { "/" } else { "" };
+    if parts.is_empty() && !absolute.is_empty() {
+        // Its processes are the machine's, and a delete ends them all.
+        return Err(OciError::field(
+            "linux.cgroupsPath",
+            "\"/\"",
+            "not the hierarchy's root",
+        ));
+    }
     Ok(format!("{absolute}{}", parts.join("/")))
 }
 
@@ -166,5 +174,6 @@ mod test {
         assert_eq!(checked("").expect("legal"), "");
         assert!(checked("/a/../../b").is_err());
         assert!(checked("a\0b").is_err());
+        assert!(checked("/").is_err() && checked("/./").is_err());
     }
 }

@@ -55,14 +55,27 @@ impl V1 {
                 existed,
             });
         }
+        if groups.is_empty() {
+            return Err(OciError::Unsupported {
+                what: "a container without cgroup v1 (it needs cgroups that this runtime can make)".into(),
+            });
+        }
         Ok(V1 { groups })
     }
 
     pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
-        let done = self.make_folders().and_then(|()| match resources {
-            Some(resources) => self.apply(&values::settings(resources)),
-            None => Ok(()),
-        });
+        // They would be frozen, limited and killed with the container.
+        let there = self.processes().step("list processes of", "linux.cgroupsPath")?;
+        if let Some(pid) = there.first() {
+            let value = format!("process {pid} is in it");
+            return Err(OciError::field(
+                "linux.cgroupsPath",
+                value,
+                "a cgroup without processes",
+            ));
+        }
+        let settings = values::for_new(resources, self.folder("devices").is_some());
+        let done = self.make_folders().and_then(|()| self.apply(&settings));
         if done.is_err() {
             self.undo();
         }

@@ -32,6 +32,25 @@ fn setting(controller: &'static str, file: impl Into<String>, value: impl ToStri
     }
 }
 
+/// All writes for a cgroup that was just made. Devices are forbidden but those that config.json names and [`ALWAYS_ALLOWED`], also
+/// where it names none: without that CAP_MKNOD would be enough to read the host's disks. `devices`: there is that controller.
+pub(crate) fn for_new(resources: Option<&LinuxResources>, devices: bool) -> Vec<Setting> {
+    let mut all = Vec::new();
+    let named = resources.is_some_and(|resources| resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()));
+    if devices {
+        all.push(setting("devices", "devices.deny", "a"));
+        if !named {
+            all.extend(
+                ALWAYS_ALLOWED
+                    .iter()
+                    .map(|rule| setting("devices", "devices.allow", rule)),
+            );
+        }
+    }
+    all.extend(resources.map(settings).unwrap_or_default());
+    all
+}
+
 /// All writes for `resources`. `update`: the cgroup has limits already, so that memory and swap may have to swap places.
 pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
     let mut all = Vec::new();
@@ -170,4 +189,26 @@ fn device_rule(rule: &LinuxDeviceCgroup) -> Setting {
         format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
     };
     setting("devices", file, value)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn devices_are_forbidden_unless_named() {
+        let texts = |resources: &str| -> Vec<String> {
+            let resources: LinuxResources = serde_json::from_str(resources).expect("resources");
+            let all = for_new(Some(&resources), true);
+            all.iter().map(|s| format!("{}={}", s.file, s.value)).collect()
+        };
+        let none = texts("{}");
+        assert_eq!(
+            (none[0].as_str(), none.len()),
+            ("devices.deny=a", 1 + ALWAYS_ALLOWED.len())
+        );
+        let all = texts(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#);
+        assert_eq!(all[..2], ["devices.deny=a", "devices.allow=a"]);
+        assert!(for_new(None, false).is_empty());
+    }
 }
