@@ -77,9 +77,12 @@ fn parse_oom_kills(text: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Whether this group is a container's alone: not the root, and neither ours nor above ours.
+/// Whether this group is a container's alone: not the root, and neither ours nor above ours, nor a path out of the hierarchy.
 pub fn is_its_own(group: &str) -> bool {
     let group = group.trim_end_matches('/');
+    if group.split('/').any(|part| part == "..") {
+        return false;
+    }
     let Ok(ours) = of(std::process::id()) else { return false };
     !group.is_empty() && ours != group && !ours.starts_with(&format!("{group}/"))
 }
@@ -165,6 +168,7 @@ mod test {
     fn never_takes_the_hosts_group_for_a_containers() {
         assert!(!is_its_own("/"));
         assert!(!is_its_own(""));
+        assert!(!is_its_own("/a/../../../etc"));
         assert!(!is_its_own(&of(std::process::id()).unwrap()));
     }
 }
