@@ -148,6 +148,10 @@ pub fn make_link(folder: BorrowedFd<'_>, name: &std::ffi::OsStr, target: &str) -
 /// # Errors
 /// As fchownat(2); never follows a link.
 pub fn own_node(folder: BorrowedFd<'_>, name: &std::ffi::OsStr, uid: u32, gid: u32) -> io::Result<()> {
+    // "Unchanged" to the kernel, and no id to rustix.
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "4294967295 is no id"));
+    }
     let flags = fs::AtFlags::SYMLINK_NOFOLLOW;
     Ok(fs::chownat(
         folder,
