@@ -31,9 +31,15 @@ impl Task {
             exit: exec.exit.clone(),
             terminal: exec.terminal,
         });
-        let answered = self.execs.iter().filter(|(_, e)| !e.request_id.is_empty() && e.pid != 0);
+        let answered = self
+            .execs
+            .iter()
+            .filter(|(_, e)| !e.request_id.is_empty() && e.pid != 0);
         let requests = answered.map(|(id, e)| {
-            let started = ExecStarted { pid: e.pid, exec_id: id.clone() };
+            let started = ExecStarted {
+                pid: e.pid,
+                exec_id: id.clone(),
+            };
             (e.request_id.clone(), started)
         });
         let stdio = Stdio::from(&record.stdio);
