@@ -19,7 +19,7 @@
 //! At any point init may say `Failed` and end. End of file before `Ready` means that it was killed.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Context, OciError};
@@ -68,18 +68,30 @@ impl Channel {
         let mut frame = vec![letter, exit_code];
         frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
         frame.extend_from_slice(text);
-        self.0.write_all(&frame)
+        // Without SIGPIPE: an init that has ended has a reason to tell, and its creator must live to read it.
+        match berth_sys::socket::send(&self.0, &frame)? {
+            Some(sent) if sent == frame.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
     }
 
     /// Sends to the init process; if it has ended, the error is what it said at its end.
     pub(crate) fn tell(&mut self, message: &Message) -> Result<(), OciError> {
         let Err(source) = self.send(message) else { return Ok(()) };
+        match self.last_words() {
+            Some(said) => Err(said),
+            None => Err(source).step("talk to", "init process"),
+        }
+    }
+
+    /// What the init process said at its end, if it has ended by itself.
+    pub(crate) fn last_words(&mut self) -> Option<OciError> {
         match self.receive() {
-            Ok(Some(Message::Failed { exit_code, text })) => Err(OciError::Init {
+            Ok(Some(Message::Failed { exit_code, text })) => Some(OciError::Init {
                 message: text,
                 exit_code,
             }),
-            _ => Err(source).step("talk to", "init process"),
+            _ => None,
         }
     }
 
@@ -129,6 +141,20 @@ impl AsFd for Channel {
 #[cfg(test)]
 mod test {
     use super::*;
+
+    #[test]
+    fn the_reason_of_an_early_end_is_read_where_nobody_listens() {
+        let (mut creator, mut init) = Channel::pair().expect("a socketpair");
+        let failed = Message::Failed {
+            exit_code: 127,
+            text: "no such command".into(),
+        };
+        init.send(&failed).expect("sent");
+        drop(init);
+        // SIGPIPE at its default, as in a creator, would end this test's process.
+        let told = creator.tell(&Message::Joined).expect_err("nobody listens");
+        assert_eq!((told.exit_code(), told.to_string().as_str()), (127, "no such command"));
+    }
 
     #[test]
     fn messages_arrive_as_they_were_sent() {

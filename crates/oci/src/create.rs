@@ -134,8 +134,11 @@ fn make_process(
             match attend(options.spec, plan, cgroups, pid, &mut channel) {
                 Ok(()) => Ok((pid, pidfd)),
                 Err(error) => {
+                    // One that has ended by itself knows better than whoever ran into its end.
+                    let ended = matches!(process::has_ended(&pidfd), Ok(true));
+                    let said = if ended { channel.last_words() } else { None };
                     kill(pid, &pidfd, options.sibling);
-                    Err(error)
+                    Err(said.unwrap_or(error))
                 }
             }
         }

@@ -103,8 +103,14 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let done = attend(&mut ours, &doors, pid, score);
+            let mut done = attend(&mut ours, &doors, pid, score);
             if done.is_err() {
+                // One that has ended by itself knows better than whoever ran into its end.
+                if matches!(proc::has_ended(&pidfd), Ok(true))
+                    && let Some(said) = ours.last_words()
+                {
+                    done = Err(said);
+                }
                 let _ = proc::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
                 let _ = proc::wait_until_ended(&pidfd, Some(std::time::Duration::from_secs(10)));
                 if !options.sibling {
