@@ -143,7 +143,9 @@ fn verdicts() {
     let temp = Temp::new();
     let judged = |id: &str, container: Option<ContainerRecord>, shim: Option<ShimRecord>, exit: Option<ExitRecord>| {
         let folder = Folder::create(&temp.layout, &key(id)).unwrap();
-        container.iter().for_each(|record| folder.write_container(record).unwrap());
+        container
+            .iter()
+            .for_each(|record| folder.write_container(record).unwrap());
         shim.iter().for_each(|record| folder.write_shim(record).unwrap());
         exit.iter().for_each(|record| folder.write_exit(record).unwrap());
         judge(&load(&temp.layout, &key(id)).unwrap(), "now").unwrap()

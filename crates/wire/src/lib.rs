@@ -6,13 +6,19 @@ pub mod rpc;
 pub mod ttrpc;
 
 /// Berth's own API, `berth.v1`.
-#[allow(clippy::large_enum_variant, reason = "generated: the variants are the messages of the .proto")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "generated: the variants are the messages of the .proto"
+)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/berth.v1.rs"));
 }
 
 /// What daemon and shim say to each other, `berth.shim.v1`.
-#[allow(clippy::large_enum_variant, reason = "generated: the variants are the messages of the .proto")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "generated: the variants are the messages of the .proto"
+)]
 pub mod shim {
     include!(concat!(env!("OUT_DIR"), "/berth.shim.v1.rs"));
 }
