@@ -198,6 +198,7 @@ impl Patience {
             self.told = true;
             complain("berthd went away; waiting for it to come back");
         }
+        // Nothing tells a client that a daemon is coming back.
         tokio::time::sleep(self.delay).await;
         self.delay = (self.delay * 2).min(LAST_DELAY);
         self.attempt = Instant::now();

@@ -126,6 +126,7 @@ pub fn remove(group: &str) {
         while fs::remove_dir(&folder).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
             && Instant::now() < until
         {
+            // cgroup v1 tells nobody when the last process has left a group.
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -183,6 +183,7 @@ impl V1 {
                 return Err(io::Error::from(io::ErrorKind::TimedOut))
                     .step("set", format!("{} to {word}", file.display()));
             }
+            // The v1 freezer tells nobody when it is done.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -279,6 +280,7 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
         match fs::remove_dir(folder) {
             Err(error) if is_gone(&error) => return Ok(()),
             Err(error) if error.raw_os_error() == Some(EBUSY) && Instant::now() < deadline => {
+                // cgroup v1 tells nobody when the last process has left a group.
                 std::thread::sleep(Duration::from_millis(1));
             }
             other => return other,

@@ -263,6 +263,7 @@ fn remove_cgroup(bundle: &Path, id: &str) {
     let until = Instant::now() + CGROUP_EMPTIES;
     let busy = |folder: &&Path| std::fs::remove_dir(folder).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy);
     while group.folders().into_iter().filter(busy).count() > 0 && Instant::now() < until {
+        // cgroup v1 tells nobody when the last process has left a group.
         std::thread::sleep(Duration::from_millis(2));
     }
 }

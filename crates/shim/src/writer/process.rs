@@ -105,6 +105,7 @@ impl Writer<'_> {
             } else if ended {
                 return self.write_carried().map(|_| ());
             } else {
+                // The wait for the shim's eventfd, not for time.
                 self.sleep()?;
             }
         }

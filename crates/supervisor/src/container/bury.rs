@@ -52,6 +52,7 @@ impl Task {
                 }
                 tokio::select! {
                     () = process.ended() => return Fact::Relinked(None),
+                    // A shim that refuses tells nobody when it will not any more.
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
                 }
             }

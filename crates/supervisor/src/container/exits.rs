@@ -178,6 +178,7 @@ impl Task {
                     tracing::error!(container = %self.key, %error, "an event is not journaled yet; it is tried again");
                     self.retrying = true;
                     return self.beside(async {
+                        // A full disk tells nobody when it has room again.
                         tokio::time::sleep(RETRY).await;
                         Fact::Retry
                     });

@@ -65,6 +65,7 @@ impl Task {
                     Ok(launched) => return Fact::Launched(Ok(launched)),
                     Err(error) => error,
                 },
+                // The deadline of the launch.
                 () = tokio::time::sleep(deadline) => launch.error(
                     ErrorCode::Timeout,
                     format!("not started within {} ms; it was undone", deadline.as_millis()),

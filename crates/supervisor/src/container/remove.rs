@@ -223,6 +223,7 @@ async fn gone(link: &Link) {
 async fn clean_up(env: Arc<Env>, tomb: Tomb, first: Duration) {
     let mut pause = first;
     loop {
+        // What holds a mount or a group tells nobody when it lets go.
         tokio::time::sleep(pause).await;
         match try_once(&env, &tomb).await {
             Ok(left) if left.is_empty() => {
@@ -267,6 +268,7 @@ async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb) {
     };
     while let Err(error) = env.bus.publish(event.clone()) {
         tracing::error!(container = %tomb.key, %error, "that it was deleted could not be told yet; it is tried again");
+        // A deadline for the wait.
         tokio::time::sleep(RETRY.0).await;
     }
 }

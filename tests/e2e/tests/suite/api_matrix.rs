@@ -3,6 +3,8 @@
 //! The table names for each method the test that shows its effect in the kernel and the one that shows a wrong state; the rest,
 //! that all methods have in common, is done here for each row: an unknown id, a deadline and a cancel while the shim is mute, and
 //! the same request id twice.
+//!
+//! Long because the table has a row for each method of the service and is read as one.
 use berth_e2e::calls::{exec_request, log, with_timeout};
 use berth_e2e::v1::{self, ErrorCode, StdioLog, attach_request::Action};
 use berth_e2e::{Bundle, Client, Daemon, LIMIT, Runtime, detail, eventually, on_all, proc, within};
