@@ -91,6 +91,19 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// A test process that was killed could not tidy up: whoever comes next does it.
+fn sweep_dead_runs() {
+    for name in files(&std::env::temp_dir()).filter(|name| name.starts_with("berth-e2e.")) {
+        let pid = name.split('.').nth(1).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let dir = std::env::temp_dir().join(&name);
+            Leftovers::sweep(std::slice::from_ref(&dir), &format!("/{name}"));
+            // Another test may be at it too.
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+}
+
 /// A folder below the system's temporary one with a short name: socket paths end at 107 bytes.
 pub fn temporary(kind: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -110,8 +123,11 @@ impl Daemon {
     }
 
     async fn new(options: Options) -> Daemon {
-        static CGROUPS: Once = Once::new();
-        CGROUPS.call_once(free_hybrid_controllers);
+        static MACHINE: Once = Once::new();
+        MACHINE.call_once(|| {
+            free_hybrid_controllers();
+            sweep_dead_runs();
+        });
         let dir = temporary("e2e");
         let cgroup = format!("/{}", dir.file_name().and_then(|n| n.to_str()).expect("utf-8"));
         let client = client(&dir.join("s.sock"));

@@ -221,17 +221,27 @@ async fn balance(d: &Daemon) {
             .map(|e| e.file_name().to_string_lossy().into_owned())
             .collect()
     };
-    until("only the bystander is left", || {
+    let mut wrong = String::new();
+    let balanced = berth_e2e::until::blocking(LIMIT, || {
         let found = d.leftovers();
-        let cgroups = found.cgroups.iter().all(|c| c.to_string_lossy().contains("/bystander"));
-        let records = names(d.state().join("c")) == ["default:bystander"];
-        let logs = names(d.root().join("logs")).iter().all(|n| n == "default:bystander");
-        let runtime = names(d.runtime_root(d.runtime).join("default"))
-            .iter()
-            .all(|n| n == "bystander" || n.ends_with("bystander"));
-        (cgroups && records && logs && runtime && found.mounts.is_empty() && found.strays().is_empty()).then_some(())
-    })
-    .await;
+        let of_it = |name: &String| name.ends_with("bystander");
+        let mut all = names(d.root().join("logs"));
+        all.extend(names(d.runtime_root(d.runtime).join("default")));
+        all.extend(
+            found
+                .cgroups
+                .iter()
+                .filter(|c| !c.to_string_lossy().contains("/bystander"))
+                .map(|c| c.display().to_string()),
+        );
+        all.extend(names(d.state().join("c")));
+        all.extend(found.mounts.iter().cloned());
+        all.retain(|name| !of_it(name));
+        all.extend(found.strays().iter().map(|pid| format!("process {pid}")));
+        wrong = format!("{all:?}\n{}", found.describe());
+        all.is_empty().then_some(())
+    });
+    assert!(balanced.is_some(), "more than the bystander is left: {wrong}");
 }
 
 /// Run passes the stages of a creation too, and one of them alone.
