@@ -218,12 +218,13 @@ pub async fn rlimits_are_seen_inside(rt: Runtime) {
         soft,
         hard,
     };
-    let rlimits = vec![rlimit("RLIMIT_NOFILE", 123, 456), rlimit("RLIMIT_CORE", 0, 0)];
+    // Not RLIMIT_NOFILE: Go raises the soft one in older runcs.
+    let rlimits = vec![rlimit("RLIMIT_FSIZE", 100 << 9, 200 << 9), rlimit("RLIMIT_CORE", 0, 0)];
     let request = ExecRequest {
         rlimits,
-        ..sh("lim", "echo $(ulimit -Sn) $(ulimit -Hn) $(ulimit -c) > /out/lim")
+        ..sh("lim", "echo $(ulimit -Sf) $(ulimit -Hf) $(ulimit -c) > /out/lim")
     };
-    assert_eq!(answer(&d, request).await, "123 456 0");
+    assert_eq!(answer(&d, request).await, "100 200 0");
     let request = ExecRequest {
         rlimits: vec![rlimit("RLIMIT_COOKIES", 1, 1)],
         ..sh("bad", "exit 0")
