@@ -59,7 +59,7 @@ const LIMIT: u64 = 16 << 20;
 /// An id that is in use, or one that is no single path component.
 pub(crate) fn claim(root: &Path, id: &str) -> Result<PathBuf, OciError> {
     check_id(id)?;
-    dir::make_all(root, 0o700).step("make", root.display())?;
+    dir::make_all(root, 0o711).step("make", root.display())?;
     let folder = root.join(id);
     match fs::create_dir(&folder) {
         Ok(()) => Ok(folder),
