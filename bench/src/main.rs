@@ -104,13 +104,30 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
-    match runtime.block_on(run(cli.command)) {
+    // Interrupted, it drops what it holds all the same: daemons, containers, groups.
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = run(cli.command) => done,
+            done = interrupted() => done,
+        }
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("berth-bench: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends at SIGINT or SIGTERM.
+async fn interrupted() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    Err(error::BenchError::new("interrupted"))
 }
 
 /// Runs this program again in a mount namespace of its own, so that no mount is left behind however it ends.
