@@ -115,7 +115,7 @@ pub fn write(bundles: &Path, rootfs: &Path, cgroup: &str, id: &str, args: &[&str
     })
 }
 
-/// The OCI process object of a command in a container made by [`write`].
+/// The OCI process object of a command in a container made by [`write()`].
 pub fn process(args: &[&str]) -> Value {
     json!({
         "terminal": false,

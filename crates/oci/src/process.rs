@@ -151,7 +151,7 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Finds args[0] as execvp(3) would in the container's own PATH, and sets HOME if it is missing.
+    /// Finds the first of `args` as execvp(3) would in the container's own PATH, and sets HOME if it is missing.
     pub(crate) fn find(process: &Process) -> Result<Command, OciError> {
         let args = process.args().as_deref().unwrap_or_default();
         let name = args.first().filter(|name| !name.is_empty());

@@ -19,7 +19,7 @@ pub struct Options {
     /// More TOML, behind the harness's own.
     pub config: String,
     pub env: Vec<(String, String)>,
-    /// More keys of the table [runtime].
+    /// More keys of the table runtime.
     pub runtime_keys: String,
     /// Runtimes that are shell scripts, by name.
     pub scripts: Vec<(String, String)>,

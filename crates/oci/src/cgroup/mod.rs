@@ -52,7 +52,7 @@ impl Cgroups {
         }
     }
 
-    /// Removes what [`Cgroups::make`] made.
+    /// Removes what `make` made.
     pub fn undo(&self) {
         match self {
             Cgroups::V1(groups) => groups.undo(),

@@ -139,7 +139,7 @@ pub fn exec(what: &Exec<'_>) -> io::Error {
 }
 
 /// Makes a process with another program; safe in a program with threads. Signal dispositions are defaults in it and nothing is
-/// blocked. An exec that failed is an error here. The child must be waited for ([`super::wait`], [`super::reap`]).
+/// blocked. An exec that failed is an error here. The child must be waited for ([`super::wait()`], [`super::reap`]).
 pub fn spawn(what: &Exec<'_>) -> io::Result<u32> {
     let prepared = Prepared::new(what)?;
     let (reader, low) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
