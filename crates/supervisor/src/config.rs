@@ -32,7 +32,7 @@ pub struct StartConfig {
 
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
-    /// Empty = the first found of runc, crun, youki, runsc.
+    /// Empty = embedded, the runtime that is part of the shim.
     pub default: String,
     /// Whether a request may name a runtime by its path.
     pub allow_paths: bool,
