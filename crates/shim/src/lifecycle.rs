@@ -23,6 +23,7 @@ impl Shim {
         let container = Container::new(&request, &self.folder)?;
         let cleanup_only = container.cleanup_only;
         self.container = Some(container);
+        self.in_use = true;
         if cleanup_only {
             self.adopt_earlier();
         }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariants: no call in the loop can be held by a disk or a peer; nothing here waits for something else than epoll; deadlines are
-//! read off the state, so an idle shim sleeps for ever.
+//! read off the state, so an idle shim sleeps for ever; one that nobody can ever ask for anything again ends.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use berth_record::{SOCKET, ShimRecord};
 use berth_sys::process::{self, SignalFd};
 use berth_sys::{file, signal, socket};
+use berth_wire::hello::Role;
 use berth_wire::shim::State;
 
 use crate::attach::Attached;
@@ -51,6 +52,8 @@ pub struct Shim {
     /// The highest of any daemon so far.
     epoch: u64,
     pub container: Option<Container>,
+    /// A Create was taken, whatever became of it.
+    pub in_use: bool,
     /// What an earlier shim of this folder left, until it is removed.
     pub earlier: Option<ShimRecord>,
     pub state: State,
@@ -99,6 +102,7 @@ impl Shim {
             next_id: 0,
             epoch: 0,
             container: None,
+            in_use: false,
             state: State::Empty,
             children: Vec::new(),
             tasks: Vec::new(),
@@ -122,7 +126,7 @@ impl Shim {
         self.next_id
     }
 
-    /// Until Shutdown.
+    /// Until Shutdown, or until there is nothing to keep and nobody to come.
     pub fn run(&mut self) -> io::Result<()> {
         loop {
             let timeout = self
@@ -141,7 +145,33 @@ impl Shim {
             {
                 return Ok(());
             }
+            if self.is_abandoned() {
+                // Whoever has connected meanwhile counts.
+                self.accept();
+                if self.is_abandoned() {
+                    self.close_listener();
+                    self.kill_writers();
+                    return Ok(());
+                }
+            }
         }
+    }
+
+    /// No daemon is connected, no process lives and no call is under way; and either there never was a container (a daemon died
+    /// right after the fork), or the folder has gone and with it every way to ask about this one.
+    ///
+    /// Asked whenever something has happened: what can make it true wakes the loop, but for a folder that is removed while no daemon
+    /// runs.
+    fn is_abandoned(&self) -> bool {
+        let is_daemon = |conn: &Conn| conn.peer().is_none_or(|peer| peer.role == Role::Daemon);
+        if self.listener.is_none() || self.conns.iter().any(is_daemon) {
+            return false;
+        }
+        let untold = self.children.iter().any(|child| child.born.is_some() && !child.told);
+        if untold || !self.tasks.is_empty() || self.deleting.is_some() {
+            return false;
+        }
+        !self.in_use || matches!(file::exists_at(&self.folder, SOCKET), Ok(false))
     }
 
     fn dispatch(&mut self, ready: &Ready) {
@@ -263,7 +293,7 @@ impl Shim {
         self.epoch = epoch;
         let is_older = |conn: &Conn| {
             conn.peer()
-                .is_some_and(|peer| peer.role == berth_wire::hello::Role::Daemon && peer.epoch < epoch)
+                .is_some_and(|peer| peer.role == Role::Daemon && peer.epoch < epoch)
         };
         let older: Vec<u32> = self
             .conns

@@ -10,7 +10,7 @@ use berth_wire::hello::{Hello, Verdict};
 use berth_wire::rpc::Method;
 use berth_wire::shim::{
     AckRequest, AckResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ForkRequest, ForkResponse,
-    ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, State, event::What,
+    ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, State, StateRequest, StateResponse, event::What,
 };
 use prost::Message;
 
@@ -208,6 +208,83 @@ fn what_a_killed_shim_leaves_the_next_one_removes() {
         let left: DeleteResponse = it.conn.call(Method::Delete, &delete).unwrap();
         assert_eq!(left.left, Vec::<String>::new());
         assert!(process::has_ended(&pidfd).unwrap());
+    });
+}
+
+/// A shim of its own folder, without a container.
+fn fresh(name: &str) -> (std::path::PathBuf, u32, Client) {
+    let dir = std::env::temp_dir().join(format!("shimtest-{}-{name}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let (ours, theirs) = socket::stream_pair(false).unwrap();
+    let shim = spawn_serve(name, &dir, theirs);
+    (dir, shim, Client::new(ours))
+}
+
+#[test]
+fn a_shim_without_a_container_ends_with_the_last_daemon() {
+    let (dir, shim, mut first) = fresh("fresh");
+    first.greet(Hello::daemon(1)).unwrap();
+    let place = dir::open(&dir).unwrap();
+    let connect = || Client::new(socket::connect_at(place.as_fd(), "shim.sock", false).unwrap());
+    let (mut second, mut tool) = (connect(), connect());
+    second.greet(Hello::daemon(1)).unwrap();
+    tool.greet(Hello::tool()).unwrap();
+    drop(first);
+    let state: StateResponse = second.call(Method::State, &StateRequest {}).unwrap();
+    assert_eq!(state.state(), State::Empty);
+    drop(second);
+    assert!(ends(shim), "it stays for ever");
+    assert!(tool.frame().is_none());
+    assert!(!dir.join("shim.sock").exists());
+    fs::remove_dir_all(dir).unwrap();
+
+    // Its daemon died before it could say a word, and the next one has removed the folder.
+    let (dir, shim, first) = fresh("mute");
+    until("it serves", || dir.join("shim.json").exists());
+    fs::remove_dir_all(dir).unwrap();
+    drop(first);
+    assert!(ends(shim), "it stays for ever");
+}
+
+fn ends(shim: u32) -> bool {
+    let pidfd = process::pidfd_open(shim).unwrap();
+    let ended = process::wait_until_ended(&pidfd, Some(crate::harness::PATIENCE)).unwrap();
+    if !ended {
+        process::pidfd_send_signal(&pidfd, signal::SIGKILL).unwrap();
+    }
+    process::wait(shim).unwrap();
+    ended
+}
+
+#[test]
+fn a_shim_whose_folder_is_gone_ends_when_nothing_lives_and_no_daemon_is_there() {
+    each(|it| {
+        it.shell("read line; exit 3");
+        let fifo = it.dir.join("stdin");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let stdin = berth_wire::shim::Fifo {
+            stdin: fifo.to_str().unwrap().into(),
+            ..Default::default()
+        };
+        it.run(to(berth_wire::shim::stdio::To::Fifo(stdin)));
+        fs::remove_dir_all(it.dir.join("c")).unwrap();
+        let (ours, theirs) = socket::stream_pair(false).unwrap();
+        // The daemon goes, the container lives.
+        it.conn = Client::new(ours);
+        let shim = process::pidfd_open(it.shim).unwrap();
+        assert!(!process::wait_until_ended(&shim, Some(std::time::Duration::from_millis(50))).unwrap());
+        fs::write(&fifo, "go\n").unwrap();
+        assert!(ends(it.shim), "it stays for ever");
+        // A next one, so that what the runtime has left goes.
+        fs::create_dir(it.dir.join("c")).unwrap();
+        it.shim = spawn_serve(&it.id, &it.dir.join("c"), theirs);
+        it.conn.greet(Hello::daemon(2)).unwrap();
+        let request = CreateRequest {
+            cleanup_only: true,
+            ..it.request(null(), false)
+        };
+        let _: CreateResponse = it.conn.call(Method::Create, &request).unwrap();
     });
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! shim lives ──▶ ask it: Created, Running, Paused, Stopped ──▶ as it says
 //!                        half made, or it can't be asked about a start ──▶ undone
+//!                        ended meanwhile ──▶ looked at again, without it
 //!                        mute ──▶ as the records say; it is tried again as long as its process lives
 //! no shim ─────▶ exit recorded ──▶ Stopped │ init was made ──▶ buried │ half made ──▶ undone
 //! other boot ──▶ Stopped, "host rebooted"
@@ -15,6 +16,7 @@ use berth_core::{ContainerKey, EventKind, ExecId, ExitStatus};
 use berth_record::{ContainerRecord, ExitRecord, Loaded, StateRecord, Verdict};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
+use tokio::time::Duration;
 
 use super::execs::Exec;
 use super::exits::Ending;
@@ -24,6 +26,9 @@ use super::{Link, bury};
 use crate::deps::ShimProcess;
 use crate::env::Told;
 use crate::shim;
+
+/// From the end of a shim's socket to the end of its process.
+const ENDING: Duration = Duration::from_millis(500);
 
 impl Task {
     /// Brings the task to where the container is. Afterwards it serves, or is done if nothing was left to adopt.
@@ -103,6 +108,10 @@ impl Task {
         let (link, answer) = match asked.await {
             Ok(answered) => answered,
             Err(error) => {
+                if tokio::time::timeout(ENDING, process.ended()).await.is_ok() {
+                    // It had no container yet and has just ended, as such shims do when their daemon dies; the records say what is left.
+                    return Box::pin(self.find_out()).await;
+                }
                 tracing::error!(
                     container = %self.key, shim = process.pid(), error,
                     "its shim does not answer; the container is kept as it was recorded and the shim is tried again"
