@@ -74,7 +74,7 @@ fn serve(flags: &Flags) -> Result<(), Error> {
     process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
-        .max_blocking_threads(process::BLOCKING_THREADS)
+        .max_blocking_threads(berth_supervisor::BLOCKING_THREADS)
         .thread_name("berthd")
         .enable_all()
         .build()

@@ -6,9 +6,6 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::error::Error;
 
-/// Threads for what may block (logs on a disk, cgroup files); idle ones end by themselves.
-pub const BLOCKING_THREADS: usize = 32;
-
 /// Before the first thread is started.
 pub fn prepare() {
     // A relative path means nothing to a daemon, and its folder must not keep a file system busy.

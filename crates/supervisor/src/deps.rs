@@ -1,8 +1,9 @@
-//! What the supervisor gets from outside as values, so that a test can put a fake in its place: the clock and the shims. The
-//! store is a value too (`berth_record::Layout`, a pair of folders), and so is the event bus.
+//! What the supervisor gets from outside as values, so that a test can put a fake in its place: the clock, the shims, and disks that
+//! may hang. The store is a value too (`berth_record::Layout`, a pair of folders), and so is the event bus.
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::{fmt, io};
@@ -25,6 +26,21 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> i64;
     /// Names this daemon among those of one boot: each has a higher one than those before it.
     fn generation(&self) -> u64;
+}
+
+/// The disks of bundles and logs, as far as a test wants to see them hang.
+pub trait Disks: Send + Sync + 'static {
+    /// Called on a blocking thread before anything there is touched.
+    fn reach(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The machine's own: whatever is to hang hangs in the call that follows.
+pub struct SystemDisks;
+
+impl Disks for SystemDisks {
+    fn reach(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Makes shims and finds them again.

@@ -12,9 +12,11 @@ use tokio::sync::{OnceCell, watch};
 use crate::Config;
 use crate::calls::Calls;
 use crate::container::Handle;
-use crate::deps::{Clock, Shims};
+use crate::deps::{Clock, Disks, Shims};
 use crate::events::Bus;
 use crate::gate::Gate;
+use crate::lane::Lanes;
+use crate::logs::Folders;
 use crate::metrics::Histogram;
 use crate::types::{EventItem, EventQuery, Since};
 
@@ -24,6 +26,9 @@ pub(crate) struct Env {
     pub(crate) boot_id: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shims: Arc<dyn Shims>,
+    pub(crate) disks: Arc<dyn Disks>,
+    pub(crate) lanes: Lanes,
+    pub(crate) log_folders: Folders,
     pub(crate) bus: Bus,
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,

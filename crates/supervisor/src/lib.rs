@@ -14,6 +14,7 @@ mod env;
 mod error;
 pub mod events;
 mod gate;
+mod lane;
 pub mod logs;
 mod metrics;
 mod open;
@@ -30,8 +31,9 @@ mod supervisor;
 mod types;
 
 pub use config::{Config, EventsConfig, Runtime, RuntimeConfig, ShimConfig, StartConfig};
-pub use deps::{BoxFuture, Clock, Forked, ShimProcess, Shims, Stream as ShimStream, SystemClock};
+pub use deps::{BoxFuture, Clock, Disks, Forked, ShimProcess, Shims, Stream as ShimStream, SystemClock, SystemDisks};
 pub use error::Error;
+pub use lane::BLOCKING_THREADS;
 pub use metrics::{BUCKETS_US, Histogram, Metrics};
 pub use open::Deps;
 pub use shim::Launcher;

@@ -9,10 +9,12 @@ use berth_record::{Journal, Layout, Limits, Lock};
 use tokio::sync::{OnceCell, watch};
 
 use crate::calls::Calls;
-use crate::deps::{Clock, Shims, SystemClock};
+use crate::deps::{Clock, Disks, Shims, SystemClock, SystemDisks};
 use crate::env::{Counters, Env, Registry};
 use crate::events::Bus;
 use crate::gate::Gate;
+use crate::lane::Lanes;
+use crate::logs::Folders;
 use crate::shim::Launcher;
 use crate::store::Tomb;
 use crate::supervisor::{Inner, Methods};
@@ -22,6 +24,7 @@ use crate::{Config, Error, Supervisor, container};
 pub struct Deps {
     pub clock: Arc<dyn Clock>,
     pub shims: Arc<dyn Shims>,
+    pub disks: Arc<dyn Disks>,
     pub bus: Bus,
     /// Names this boot.
     pub boot_id: String,
@@ -56,6 +59,7 @@ impl Supervisor {
         let deps = Deps {
             clock: Arc::new(SystemClock::new()),
             shims: Arc::new(launcher),
+            disks: Arc::new(SystemDisks),
             bus: Bus::new(journal),
             boot_id: berth_sys::process::boot_id().map_err(|e| failed("the boot id", e))?,
         };
@@ -70,12 +74,17 @@ impl Supervisor {
 
     fn begin(config: Config, deps: Deps, layout: Layout, lock: Option<Lock>) -> Result<Self, Error> {
         let gate = Gate::new(config.start.concurrency, config.start.queue_limit);
+        let lanes = Lanes::default();
+        let log_folders = Folders::new(layout.clone(), lanes.logs.clone(), deps.disks.clone());
         let env = Arc::new(Env {
             config: RwLock::new(Arc::new(config)),
             layout,
             boot_id: deps.boot_id,
             clock: deps.clock,
             shims: deps.shims,
+            disks: deps.disks,
+            lanes,
+            log_folders,
             bus: deps.bus,
             gate,
             calls: Calls::default(),
@@ -92,7 +101,10 @@ impl Supervisor {
         }
         for name in index.strange {
             match Tomb::parse(&name) {
-                Some(tomb) => drop(tokio::spawn(container::remove::resume(env.clone(), tomb))),
+                Some(tomb) => {
+                    container::remove::expect(&env, &tomb);
+                    drop(tokio::spawn(container::remove::resume(env.clone(), tomb)));
+                }
                 None => tracing::warn!(
                     name,
                     "something in the containers' folder is not ours; it is left alone"

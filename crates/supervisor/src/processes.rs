@@ -11,7 +11,7 @@ impl Supervisor {
     /// Fills `processes` in. A container that has ended, or whose cgroup can't be read, gets what Berth itself started.
     pub(crate) async fn fill_processes(&self, views: &mut [ContainerView]) {
         let asked: Vec<_> = views.iter().map(|v| (v.cgroup.clone(), own(v))).collect();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.env().lanes.kernel.run(move || {
             // Of a container that has ended the cgroup may be another's already.
             let cgroups = asked
                 .iter()

@@ -13,6 +13,8 @@ use crate::{Error, Supervisor, bundle, container, runtimes};
 /// All labels together, keys and values.
 const MAX_LABELS: usize = 64 << 10;
 const MAX_LABEL_KEY: usize = 256;
+/// For a thread that looks at a bundle.
+const PATIENCE: Duration = Duration::from_millis(250);
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Supervisor {
@@ -69,10 +71,25 @@ impl Supervisor {
         let folder = env.layout.container(key);
         let runtime = runtimes::resolve(&config.runtime, &spec.runtime, operation, key, &folder)?;
         let (of, path) = (key.clone(), spec.bundle.clone());
-        // A disk may be slow, or hang.
-        tokio::task::spawn_blocking(move || bundle::check(operation, &of, &path))
-            .await
-            .map_err(|e| Error::new(ErrorCode::Internal, operation, key, e.to_string()))??;
+        // Where others hang on dead disks the look is left out: it only makes for plainer answers, and the creator has its own.
+        if let Some(thread) = env.lanes.bundles.free(PATIENCE).await {
+            let disks = env.disks.clone();
+            let looking = thread.run(move || {
+                // What can't be reached is told by the look itself.
+                let _ = disks.reach(&path);
+                bundle::check(operation, &of, &path)
+            });
+            let deadline = spec.start_timeout.unwrap_or(config.start.timeout);
+            let looked = tokio::time::timeout(deadline, looking).await.map_err(|_| {
+                let message = format!(
+                    "the disk of bundle {} has not answered within {} ms",
+                    spec.bundle.display(),
+                    deadline.as_millis()
+                );
+                Error::new(ErrorCode::Timeout, operation, key, message)
+            })?;
+            looked.map_err(|e| Error::new(ErrorCode::Internal, operation, key, e.to_string()))??;
+        }
         let incarnation = berth_record::random::incarnation()
             .map_err(|e| Error::new(ErrorCode::Internal, operation, key, e.to_string()))?;
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);

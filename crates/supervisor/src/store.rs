@@ -1,15 +1,15 @@
 //! The container folders beyond what `berth_record` does with one: the way out.
 //!
 //! A folder that is to go is renamed first, from `NS:ID` to `NS:ID~INCARNATION`: one step that frees the id and marks the rest
-//! as removable by whoever finds it. What can't be removed yet stays under that name until it can.
+//! as removable by whoever finds it. What can't be removed yet stays under that name until it can. Likewise a log's folder.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use berth_core::ContainerKey;
-use berth_record::{Folder, Layout, folder_name, parse_folder_name};
+use berth_core::{ContainerKey, Stdio, StdioTo};
+use berth_record::{ContainerRecord, Folder, Layout, folder_name, parse_folder_name};
 use berth_sys::{dir, file};
 
 /// A folder on its way out.
@@ -41,10 +41,7 @@ impl Tomb {
 
     /// Removes what is left in it, and it. Nothing there = done.
     pub(crate) fn remove(&self, layout: &Layout) -> io::Result<()> {
-        match dir::remove_tree(parent(layout)?, &self.name) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        absent_is_done(dir::remove_tree(parent(layout)?, &self.name))
     }
 }
 
@@ -56,7 +53,7 @@ fn parent(layout: &Layout) -> io::Result<OwnedFd> {
 pub(crate) fn bury(layout: &Layout, key: &ContainerKey, incarnation: &str) -> io::Result<Tomb> {
     let tomb = Tomb {
         key: key.clone(),
-        name: format!("{}~{incarnation}", folder_name(key)),
+        name: tomb_name(key, incarnation),
     };
     match file::rename_at(parent(layout)?, folder_name(key), &tomb.name) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -70,9 +67,42 @@ pub(crate) fn make_log(layout: &Layout, key: &ContainerKey) -> io::Result<()> {
     dir::make_at(logs, folder_name(key), 0o700).map(drop)
 }
 
-/// Removes a container's log. On a disk that may be slow. Nothing there = done.
-pub(crate) fn remove_log(layout: &Layout, key: &ContainerKey) -> io::Result<()> {
-    match dir::remove_tree(dir::open_path(&layout.logs())?, folder_name(key)) {
+/// Frees the name of a container's log. On a disk that may be slow. Nothing there = done.
+pub(crate) fn bury_log(layout: &Layout, key: &ContainerKey, incarnation: &str) -> io::Result<()> {
+    let logs = dir::open_path(&layout.logs())?;
+    let (name, tomb) = (folder_name(key), tomb_name(key, incarnation));
+    let done = match file::rename_at(&logs, &name, &tomb) {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+            ) =>
+        {
+            dir::remove_tree(&logs, &tomb)?;
+            file::rename_at(&logs, &name, &tomb)
+        }
+        done => done,
+    };
+    absent_is_done(done)
+}
+
+/// Removes a container's log that was buried. On a disk that may be slow. Nothing there = done.
+pub(crate) fn remove_log(layout: &Layout, key: &ContainerKey, incarnation: &str) -> io::Result<()> {
+    let logs = dir::open_path(&layout.logs())?;
+    absent_is_done(dir::remove_tree(logs, tomb_name(key, incarnation)))
+}
+
+/// Whether a container's output is kept in a folder of its own.
+pub(crate) fn keeps_log(record: &ContainerRecord) -> bool {
+    matches!(&Stdio::from(&record.stdio).to, StdioTo::Log(log) if !log.discard)
+}
+
+fn tomb_name(key: &ContainerKey, incarnation: &str) -> String {
+    format!("{}~{incarnation}", folder_name(key))
+}
+
+fn absent_is_done(done: io::Result<()>) -> io::Result<()> {
+    match done {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

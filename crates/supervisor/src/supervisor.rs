@@ -366,9 +366,8 @@ impl Supervisor {
     /// The configured and found runtimes, the default one first.
     pub async fn runtimes(&self) -> Vec<RuntimeInfo> {
         let config = self.env().config();
-        tokio::task::spawn_blocking(move || runtimes::list(&config.runtime))
-            .await
-            .unwrap_or_default()
+        let asking = self.env().lanes.runtimes.run(move || runtimes::list(&config.runtime));
+        asking.await.unwrap_or_default()
     }
 
     /// A real round trip through the supervisor's tasks, for a watchdog; an error if one did not answer in time.

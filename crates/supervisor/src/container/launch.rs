@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_core::state::{Input, State};
-use berth_core::{ContainerKey, ErrorCode, Stdio, StdioTo};
+use berth_core::{ContainerKey, ErrorCode, Stdio};
 use berth_record::{ContainerRecord, Folder};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
@@ -175,16 +175,11 @@ impl Launch {
             .map_err(|e| self.io("write its record", e))?;
         stage!("create.recorded");
         let stdio = Stdio::from(&self.record.stdio);
-        let log_dir =
-            matches!(&stdio.to, StdioTo::Log(log) if !log.discard).then(|| self.env.layout.log_dir(&self.key));
+        let log_dir = store::keeps_log(&self.record).then(|| self.env.layout.log_dir(&self.key));
         if log_dir.is_some() {
             made.log = true;
-            let (layout, key) = (self.env.layout.clone(), self.key.clone());
-            let making = tokio::task::spawn_blocking(move || store::make_log(&layout, &key)).await;
-            making
-                .map_err(std::io::Error::other)
-                .flatten()
-                .map_err(|e| self.io("make its log folder", e))?;
+            let making = self.env.log_folders.make(&self.key, &self.record.incarnation).await;
+            making.map_err(|e| self.io("make its log folder", e))?;
         }
         stage!("create.prepared");
         lap("record");

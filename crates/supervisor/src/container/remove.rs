@@ -25,6 +25,8 @@ use crate::types::NewEvent;
 const SLACK: Duration = Duration::from_secs(5);
 /// How long a shim may take to end when asked.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the disk of the logs may take.
+const DISK: Duration = Duration::from_secs(5);
 /// Between two tries in the background: doubled from the first to the last.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -115,17 +117,24 @@ pub(super) async fn remove(removal: Removal) -> Removed {
     }
     stage!("delete.shutdown");
     if log {
-        let (layout, of) = (env.layout.clone(), key.clone());
-        let removing = tokio::task::spawn_blocking(move || store::remove_log(&layout, &of)).await;
-        if let Err(e) = removing.map_err(std::io::Error::other).flatten() {
-            left.push(format!("log folder {}: {e}", env.layout.log_dir(&key).display()));
-        }
+        env.log_folders.leave(&key, &record.incarnation);
+        left.extend(remove_log(&env, &key, &record.incarnation).await);
     }
     let tomb = store::bury(&env.layout, &key, &record.incarnation)
         .inspect_err(|e| left.push(format!("folder {}: {e}", env.layout.container(&key).display())))
         .ok();
     stage!("delete.renamed");
     Removed { left, tomb }
+}
+
+/// Answers what is left if the disk does not let it go, or does not answer; the work goes on then, whatever comes of it.
+async fn remove_log(env: &Arc<Env>, key: &ContainerKey, incarnation: &str) -> Option<String> {
+    let why = match tokio::time::timeout(DISK, env.log_folders.remove(key, incarnation)).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(e)) => e.to_string(),
+        Err(_) => "its disk does not answer".to_owned(),
+    };
+    Some(format!("log folder {}: {why}", env.layout.log_dir(key).display()))
 }
 
 /// Has a shim remove all that it and the runtime made; a mute one is replaced by another. Answers what is left.
@@ -237,6 +246,18 @@ async fn clean_up(env: Arc<Env>, tomb: Tomb, first: Duration) {
     }
 }
 
+/// One that an earlier daemon buried: its log may still have the name, if no container has come after it that keeps one.
+pub(crate) fn expect(env: &Arc<Env>, tomb: &Tomb) {
+    let record = |folder: Arc<Folder>| folder.container().ok().flatten();
+    let next = Folder::open(&env.layout, &tomb.key).ok().map(Arc::new).and_then(record);
+    if let Some(buried) = tomb.open(&env.layout).ok().and_then(record)
+        && store::keeps_log(&buried)
+        && !next.is_some_and(|next| store::keeps_log(&next))
+    {
+        env.log_folders.leave(&tomb.key, &buried.incarnation);
+    }
+}
+
 /// One that an earlier daemon buried: it may have died before it could tell.
 pub(crate) async fn resume(env: Arc<Env>, tomb: Tomb) {
     tell_deleted(&env, &tomb).await;
@@ -288,11 +309,8 @@ async fn try_once(env: &Arc<Env>, tomb: &Tomb) -> std::io::Result<Vec<String>> {
             record.runtime.root = tomb.path(&env.layout).join(inside);
         }
         left = empty(env, &tomb.key, &record, &folder, None, true).await;
-        if env.registry.get(&tomb.key).is_none() {
-            let (layout, of) = (env.layout.clone(), tomb.key.clone());
-            tokio::task::spawn_blocking(move || store::remove_log(&layout, &of))
-                .await
-                .map_err(std::io::Error::other)??;
+        if store::keeps_log(&record) {
+            left.extend(remove_log(env, &tomb.key, &record.incarnation).await);
         }
     }
     if left.is_empty() {

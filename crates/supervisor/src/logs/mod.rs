@@ -5,6 +5,7 @@
 
 mod decode;
 mod files;
+mod folders;
 mod reader;
 mod tail;
 mod watch;
@@ -15,9 +16,11 @@ use std::time::Duration;
 use berth_core::{ErrorCode, LogFormat, StdioTo};
 
 use crate::calls::Call;
+use crate::lane::Lane;
 use crate::types::{LogEntry, LogQuery};
 use crate::{Error, Supervisor};
 use files::LogCursor;
+pub(crate) use folders::Folders;
 use reader::{Filter, From, Progress, Reader};
 pub use watch::{Watched, Watcher};
 
@@ -72,7 +75,9 @@ impl Supervisor {
         };
         let watcher = query.follow.then(|| self.log_watcher().clone());
         let (until, id) = (query.until, query.key.to_string());
+        let disks = self.env().disks.clone();
         let open = move || {
+            disks.reach(&dir)?;
             let Some(watcher) = watcher else {
                 // Who does not follow reads what is there now, even if the container writes faster than we read.
                 return Ok((Reader::open(dir, format, filter, from)?.up_to_now()?, None));
@@ -83,7 +88,8 @@ impl Supervisor {
             );
             Ok((Reader::open(dir, format, filter, from)?, watched.ok()))
         };
-        let (reader, watched) = blocking(&id, open).await?;
+        let lane = self.env().lanes.logs.clone();
+        let (reader, watched) = blocking(&lane, &id, open).await?;
         Ok(LogStream {
             reader: Some(reader),
             watched,
@@ -91,6 +97,7 @@ impl Supervisor {
             has_ended: !query.follow,
             until,
             id,
+            lane: Some(lane),
             _call: Some(self.env().calls.enter("logs", Some(&query.key))),
         })
     }
@@ -106,6 +113,8 @@ pub struct LogStream {
     has_ended: bool,
     until: i64,
     id: String,
+    /// `None` where there is nothing to read.
+    lane: Option<Lane>,
     _call: Option<Call>,
 }
 
@@ -118,6 +127,7 @@ impl LogStream {
             has_ended: true,
             until: 0,
             id: String::new(),
+            lane: None,
             _call: None,
         }
     }
@@ -126,7 +136,7 @@ impl LogStream {
     pub async fn next(&mut self) -> Option<Result<Vec<LogEntry>, Error>> {
         loop {
             let mut reader = self.reader.take()?;
-            let read = blocking(&self.id, move || {
+            let read = blocking(self.lane.as_ref()?, &self.id, move || {
                 reader.read().map(|(entries, progress)| (reader, entries, progress))
             });
             let (reader, entries, progress) = match read.await {
@@ -181,10 +191,11 @@ fn from_now(at: i64) -> Duration {
 }
 
 async fn blocking<T: Send + 'static>(
+    lane: &Lane,
     id: &str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
+    match lane.run(work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
             let code = match error.kind() {

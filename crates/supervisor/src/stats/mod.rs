@@ -10,6 +10,7 @@ use berth_sys::net_dev;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::calls::Call;
+use crate::lane::Lane;
 use crate::types::{ContainerState, ContainerStats, ContainerView, NetworkUsage, StatsQuery, StatsSample, Usage};
 use crate::{Error, Supervisor};
 
@@ -29,14 +30,16 @@ impl Supervisor {
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             pace
         });
-        let hierarchies = blocking(Hierarchies::detect).await?.map_err(|e| {
-            Error::new(
-                ErrorCode::Internal,
-                "stats",
-                "",
-                format!("find the cgroup file systems: {e}"),
-            )
-        })?;
+        let hierarchies = blocking(&self.env().lanes.kernel, Hierarchies::detect)
+            .await?
+            .map_err(|e| {
+                Error::new(
+                    ErrorCode::Internal,
+                    "stats",
+                    "",
+                    format!("find the cgroup file systems: {e}"),
+                )
+            })?;
         let mut stream = StatsStream {
             supervisor: self.clone(),
             query,
@@ -100,7 +103,7 @@ impl StatsStream {
         let named = |view: &ContainerView| self.query.ids.is_empty() || self.query.ids.contains(&view.key.id);
         let views: Vec<_> = views.into_iter().filter(|view| alive(view) && named(view)).collect();
         let hierarchies = self.hierarchies.clone();
-        blocking(move || StatsSample {
+        blocking(&self.supervisor.env().lanes.kernel, move || StatsSample {
             at: berth_sys::time::realtime(),
             containers: views.iter().map(|view| usage(view, &hierarchies)).collect(),
         })
@@ -199,8 +202,8 @@ fn network(interface: net_dev::Interface) -> NetworkUsage {
 }
 
 /// Files of the kernel may make their reader wait (a cgroup lock that a dying container holds): not on a worker thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| {
+async fn blocking<T: Send + 'static>(lane: &Lane, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    lane.run(work).await.map_err(|e| {
         Error::new(
             ErrorCode::Internal,
             "stats",

@@ -1,5 +1,6 @@
 //! The supervisor on simulated time, with fake shims: what takes a minute here takes none to test.
 
+mod disks;
 mod fake;
 
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
+use crate::fake::{Place, World};
 use berth_core::{ContainerKey, ErrorCode, EventKind, ExitReason, ExitStatus, RequestId};
 use berth_supervisor::events::{Bus, Journal};
 use berth_supervisor::{ContainerState, Event, EventItem, EventQuery, Since, Supervisor};
-use fake::{Place, World};
 use tokio::time::Instant;
 
 fn key(id: &str) -> ContainerKey {

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use std::{fs, io};
 
 use berth_core::ContainerKey;
 use berth_record::{Folder, Journal, Limits, ProcessRecord, ShimRecord, ShimState};
 use berth_supervisor::events::Bus;
-use berth_supervisor::{BoxFuture, Clock, Config, Deps, Forked, RunSpec, ShimProcess, ShimStream, Shims, Supervisor};
+use berth_supervisor::{
+    BoxFuture, Clock, Config, Deps, Disks, Forked, RunSpec, ShimProcess, ShimStream, Shims, Supervisor,
+};
 use berth_wire::hello::{self, Hello};
 use berth_wire::rpc::{self, Method};
 use berth_wire::shim::{self as wire, event::What};
@@ -24,6 +26,33 @@ pub const BOOT: &str = "this-boot";
 pub struct World {
     shims: Mutex<HashMap<String, Arc<Shim>>>,
     generation: std::sync::atomic::AtomicU64,
+    pub disks: Arc<FakeDisks>,
+}
+
+/// Disks that hang below some folders.
+#[derive(Default)]
+pub struct FakeDisks {
+    hung: Mutex<Vec<PathBuf>>,
+    changed: Condvar,
+}
+
+impl FakeDisks {
+    pub fn hang(&self, below: impl Into<PathBuf>) {
+        self.hung.lock().unwrap().push(below.into());
+    }
+
+    pub fn recover(&self) {
+        self.hung.lock().unwrap().clear();
+        self.changed.notify_all();
+    }
+}
+
+impl Disks for FakeDisks {
+    fn reach(&self, path: &std::path::Path) -> io::Result<()> {
+        let hangs = |hung: &mut Vec<PathBuf>| hung.iter().any(|below| path.starts_with(below));
+        drop(self.changed.wait_while(self.hung.lock().unwrap(), hangs));
+        Ok(())
+    }
 }
 
 /// One fake shim.
@@ -393,6 +422,7 @@ impl Place {
         let deps = Deps {
             clock: Arc::new(FakeClock(generation)),
             shims: Arc::new(FakeShims(world.clone())),
+            disks: world.disks.clone(),
             bus,
             boot_id: BOOT.into(),
         };
