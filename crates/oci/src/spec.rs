@@ -23,7 +23,10 @@ pub fn load(bundle: &Path) -> Result<(Spec, Vec<u8>), OciError> {
     };
     let mut text = Vec::new();
     File::open(&path)
-        .and_then(|file| file.take(LIMIT + 1).read_to_end(&mut text))
+        .and_then(|file| {
+            text.reserve(usize::try_from(file.metadata()?.len().min(LIMIT)).unwrap_or(0) + 32);
+            file.take(LIMIT + 1).read_to_end(&mut text)
+        })
         .map_err(refuse)?;
     if text.len() as u64 > LIMIT {
         return Err(OciError::field(

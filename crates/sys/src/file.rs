@@ -85,6 +85,27 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_whole(File::from(file), limit)
 }
 
+/// A file of the kernel's, of /proc or of a cgroup. Nothing tells its length beforehand: it is read in one piece where it fits into
+/// a page, in place of the dozen of growing pieces in which `std::fs::read` feels its way.
+pub fn read_page(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut page = [0; 4096];
+    let mut bytes = Vec::new();
+    loop {
+        match file.read(&mut page) {
+            Ok(0) => return Ok(bytes),
+            Ok(length) => bytes.extend_from_slice(&page[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// As [`read_page`]; InvalidData if it is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read_page(path)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 fn read_whole(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let meta = file.metadata()?;
     if !meta.is_file() {

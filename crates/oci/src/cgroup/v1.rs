@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use berth_sys::file::read_text;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
@@ -32,7 +33,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 impl V1 {
     pub(crate) fn plan(path: &str, id: &str) -> Result<V1, OciError> {
         let mut groups = Vec::new();
-        let own = fs::read_to_string("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
+        let own = read_text("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
         for line in own.lines() {
             let mut fields = line.splitn(3, ':');
             let (Some(_), Some(controllers), Some(own)) = (fields.next(), fields.next(), fields.next()) else {
@@ -95,6 +96,8 @@ impl V1 {
     /// # Errors
     /// A controller that is not mounted, or a value that the kernel refuses.
     pub(crate) fn apply(&self, settings: &[Setting]) -> Result<(), OciError> {
+        // Rules of the devices controller go one by one into the same file.
+        let mut last: Option<(PathBuf, File)> = None;
         for setting in settings {
             let folder = self.folder(setting.controller).ok_or_else(|| OciError::Unsupported {
                 what: format!(
@@ -102,8 +105,12 @@ impl V1 {
                     setting.controller, setting.file, setting.value
                 ),
             })?;
-            let file = folder.join(&setting.file);
-            write(&file, &setting.value).step("set", format!("{} to {}", file.display(), setting.value))?;
+            let path = folder.join(&setting.file);
+            let written = match &last {
+                Some((same, file)) if *same == path => write_value(file, &setting.value),
+                _ => open(&path).and_then(|file| write_value(&last.insert((path.clone(), file)).1, &setting.value)),
+            };
+            written.step("set", format!("{} to {}", path.display(), setting.value))?;
         }
         Ok(())
     }
@@ -155,7 +162,7 @@ impl V1 {
     pub(crate) fn is_frozen(&self) -> bool {
         let state = self
             .folder("freezer")
-            .map(|folder| fs::read_to_string(folder.join("freezer.state")));
+            .map(|folder| read_text(folder.join("freezer.state")));
         // FREEZING is a pause that was asked for and is under way.
         matches!(state, Some(Ok(state)) if state.trim() != "THAWED")
     }
@@ -174,7 +181,7 @@ impl V1 {
         loop {
             // v1 has no notification of this; a write also moves a freeze on that a fork has upset.
             write(&file, word).step("set", format!("{} to {word}", file.display()))?;
-            let state = fs::read_to_string(&file).step("read", file.display())?;
+            let state = read_text(&file).step("read", file.display())?;
             if state.trim() == word {
                 return Ok(());
             }
@@ -239,7 +246,7 @@ impl V1 {
 const FREEZE: Duration = Duration::from_secs(5);
 
 fn collect(folder: &Path, into: &mut Vec<u32>) -> io::Result<()> {
-    let text = match fs::read_to_string(folder.join("cgroup.procs")) {
+    let text = match read_text(folder.join("cgroup.procs")) {
         Ok(text) => text,
         Err(error) if is_gone(&error) => return Ok(()),
         Err(error) => return Err(error),
@@ -318,7 +325,7 @@ fn make_folder(folder: &Path, cpuset: bool) -> io::Result<()> {
 /// that another start has just made may have none yet.
 fn inherit_cpuset(folder: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let read = |folder: &Path| fs::read_to_string(folder.join(file));
+        let read = |folder: &Path| read_text(folder.join(file));
         if !read(folder)?.trim().is_empty() {
             continue;
         }
@@ -332,10 +339,16 @@ fn inherit_cpuset(folder: &Path) -> io::Result<()> {
 }
 
 fn write(file: &Path, value: &str) -> io::Result<()> {
+    write_value(&open(file)?, value)
+}
+
+fn open(file: &Path) -> io::Result<File> {
+    // O_CREAT would hide a missing file.
+    File::options().write(true).open(file)
+}
+
+/// One write(2): a cgroup file takes a value whole or not at all.
+fn write_value(mut file: &File, value: &str) -> io::Result<()> {
     use std::io::Write;
-    // One write(2): a cgroup file takes a value whole or not at all; O_CREAT would hide a missing file.
-    fs::OpenOptions::new()
-        .write(true)
-        .open(file)?
-        .write_all(value.as_bytes())
+    file.write_all(value.as_bytes())
 }

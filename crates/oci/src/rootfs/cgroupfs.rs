@@ -27,7 +27,7 @@ pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &
             all.iter()
                 .any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
         });
-    let memberships = std::fs::read_to_string("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
+    let memberships = berth_sys::file::read_text("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
     let set = options.set.union(attr);
     for line in memberships.lines() {
         let mut fields = line.splitn(3, ':');

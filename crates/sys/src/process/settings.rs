@@ -56,7 +56,7 @@ pub fn set_name(name: &str) -> io::Result<()> {
 /// Writes over the arguments that this program was started with, so that `ps` shows `title`; cut to the room there is. For the
 /// template and the shims forked from it. Nothing if the kernel does not say where they are.
 pub fn set_title_area(title: &str) -> io::Result<()> {
-    let stat = std::fs::read("/proc/self/stat")?;
+    let stat = crate::file::read_page("/proc/self/stat")?;
     let Some(end) = stat.iter().rposition(|byte| *byte == b')') else {
         return Ok(());
     };

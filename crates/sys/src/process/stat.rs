@@ -36,7 +36,7 @@ fn garbled() -> io::Error {
 
 /// NotFound (or ESRCH) if there is no such process.
 pub fn stat(pid: u32) -> io::Result<Stat> {
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat"))?).ok_or_else(garbled)
+    parse_stat(&crate::file::read_page(format!("/proc/{pid}/stat"))?).ok_or_else(garbled)
 }
 
 /// Field 22 of /proc/PID/stat.
@@ -54,7 +54,7 @@ pub fn children(pid: u32) -> io::Result<Vec<u32>> {
     };
     for thread in threads.flatten() {
         // A thread may end between the two calls: it has no children then.
-        let Ok(text) = std::fs::read_to_string(thread.path().join("children")) else {
+        let Ok(text) = crate::file::read_text(thread.path().join("children")) else {
             continue;
         };
         found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
@@ -80,7 +80,7 @@ pub fn descendants(pid: u32) -> io::Result<Vec<u32>> {
 
 /// The kernel's random id of this boot, without the newline.
 pub fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+    Ok(crate::file::read_text("/proc/sys/kernel/random/boot_id")?
         .trim_end()
         .to_owned())
 }
