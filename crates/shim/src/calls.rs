@@ -33,7 +33,7 @@ pub struct ReplyTo {
 /// A call as it came, for later.
 #[derive(Debug)]
 pub struct Queued {
-    to: ReplyTo,
+    pub to: ReplyTo,
     method: Method,
     payload: Bytes,
 }
@@ -160,6 +160,9 @@ impl Shim {
 
     fn describe(&self) -> StateResponse {
         let dropped = |child: &Child| child.stdio.ring().map_or(0, crate::writer::Ring::dropped);
+        let is_being_made = |child: &&Child| child.busy && !child.is_init();
+        let made = self.children.iter().filter(|child| !is_being_made(child));
+        let being_made = self.children.iter().filter(is_being_made);
         StateResponse {
             incarnation: self
                 .container
@@ -167,12 +170,8 @@ impl Shim {
                 .map(|c| c.incarnation.clone())
                 .unwrap_or_default(),
             state: self.state.into(),
-            processes: self
-                .children
-                .iter()
-                .filter(|child| child.born.is_some())
-                .map(Child::to_wire)
-                .collect(),
+            processes: made.filter(|child| child.born.is_some()).map(Child::to_wire).collect(),
+            being_made: being_made.map(Child::to_wire).collect(),
             cgroup: self.container.as_ref().map(|c| c.cgroup.clone()).unwrap_or_default(),
             oom_kills: self.oom_kills(),
             log_dropped_bytes: self.children.iter().map(dropped).sum(),

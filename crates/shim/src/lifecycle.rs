@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::shim::Shim;
 use crate::stage::stage;
 use crate::stdio::Stdio;
-use crate::task::{Op, Outcome};
+use crate::task::{Op, Outcome, Task};
 
 impl Shim {
     pub fn create(&mut self, to: ReplyTo, request: CreateRequest) -> Result<(), Error> {
@@ -279,26 +279,33 @@ impl Shim {
     pub fn exec(&mut self, to: ReplyTo, request: ExecRequest) -> Result<(), Error> {
         let operation = "exec";
         stage!("exec.begin");
-        self.is_in(operation, &[State::Running])?;
         let ExecRequest {
             exec_id,
             process_json,
             overrides,
             stdio,
             request_id,
+            join,
         } = request;
         berth_core::ExecId::new(&exec_id).map_err(|error| Error::Invalid {
             operation,
             problem: error.to_string(),
         })?;
         if let Some(child) = self.child(&exec_id) {
-            // A daemon that died between the answer and its record asks again.
-            return match &child.born {
-                Some(born) if !request_id.is_empty() && child.request_id == request_id => {
-                    let answer = ExecResponse {
-                        pid: born.pid,
-                        start_time: born.start_time,
-                    };
+            // A daemon that died before the answer was in its record asks again, or the next one does.
+            let same = join || !request_id.is_empty() && child.request_id == request_id;
+            let (id, busy) = (child.id, child.busy);
+            let made = child.born.as_ref().map(|born| ExecResponse {
+                pid: born.pid,
+                start_time: born.start_time,
+            });
+            let is_its = |task: &&mut Task| matches!(task.op, Op::Exec { child } if child == id);
+            return match (made, self.tasks.iter_mut().find(is_its)) {
+                (_, Some(task)) if same && busy => {
+                    task.to.push(to);
+                    Ok(())
+                }
+                (Some(answer), _) if same && !busy => {
                     self.answer(to, &answer);
                     Ok(())
                 }
@@ -308,6 +315,13 @@ impl Shim {
                 }),
             };
         }
+        if join {
+            return Err(Error::NotFound {
+                operation,
+                what: format!("exec {exec_id}"),
+            });
+        }
+        self.is_in(operation, &[State::Running])?;
         self.records.reserve(&exec_id)?;
         stage!("exec.reserved");
         let child = self.new_id();

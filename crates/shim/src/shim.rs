@@ -309,6 +309,8 @@ impl Shim {
     fn drop_conn(&mut self, id: u32) {
         self.conns.retain(|conn| conn.id != id);
         self.outbox.drop_conn(id);
+        // Nobody would hear of it; whoever still wants it asks again.
+        self.waiting.retain(|call| call.to.conn != id);
         self.attached.retain(|attached| attached.conn != id);
     }
 

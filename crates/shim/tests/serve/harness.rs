@@ -177,8 +177,13 @@ impl Box {
 
     /// The next events on a stream of their own, from the first one on.
     pub fn events(&self) -> Events {
+        self.events_of(1)
+    }
+
+    /// Likewise, for a daemon of this epoch.
+    pub fn events_of(&self, epoch: u64) -> Events {
         let mut client = self.connect();
-        client.greet(Hello::daemon(1)).unwrap();
+        client.greet(Hello::daemon(epoch)).unwrap();
         client.send(Method::Events, &EventsRequest { after: 0 });
         Events(client)
     }

@@ -9,8 +9,9 @@ use berth_sys::{dir, signal, socket};
 use berth_wire::hello::{Hello, Verdict};
 use berth_wire::rpc::Method;
 use berth_wire::shim::{
-    AckRequest, AckResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ForkRequest, ForkResponse,
-    ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, State, StateRequest, StateResponse, event::What,
+    AckRequest, AckResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ExecRequest, ExecResponse,
+    ForkRequest, ForkResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, State, StateRequest,
+    StateResponse, event::What,
 };
 use prost::Message;
 
@@ -370,5 +371,64 @@ fn an_idle_shim_is_small() {
         };
         let _: SignalResponse = it.conn.call(Method::Signal, &kill).unwrap();
         assert_eq!(it.exit().code, 137);
+    });
+}
+
+#[test]
+fn an_exec_that_is_being_made_is_there_for_the_next_daemon() {
+    each(|it| {
+        it.shell("sleep 1000");
+        // An exec of this runtime waits for a file.
+        let (slow, go) = (it.dir.join("slow"), it.dir.join("go"));
+        let script = format!(
+            "#!/bin/sh\ncase \" $* \" in *' exec '*) while [ ! -e {go} ]; do sleep 0.01; done;; esac\nexec {runtime} \"$@\"\n",
+            go = go.display(),
+            runtime = it.runtime.display(),
+        );
+        fs::write(&slow, script).unwrap();
+        fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        it.runtime = slow;
+        it.run(null());
+        let exec = ExecRequest {
+            exec_id: "e".into(),
+            overrides: Some(berth_wire::shim::ExecOverrides {
+                args: ["/bin/sh", "-c", "exit 4"].map(String::from).into(),
+                ..Default::default()
+            }),
+            stdio: Some(null()),
+            request_id: "r".into(),
+            ..ExecRequest::default()
+        };
+        it.conn.send(Method::Exec, &exec);
+        let mut next = it.connect();
+        next.greet(Hello::daemon(2)).unwrap();
+        it.conn = next;
+        let state = it.state();
+        assert_eq!((state.processes.len(), state.being_made.len()), (1, 1));
+        assert_eq!(state.being_made[0].request_id, "r");
+        let join = |exec_id: &str| ExecRequest {
+            exec_id: exec_id.into(),
+            join: true,
+            ..ExecRequest::default()
+        };
+        let (joined, again) = (
+            it.conn.send(Method::Exec, &join("e")),
+            it.conn.send(Method::Exec, &exec),
+        );
+        let refused = it.conn.call::<ExecResponse>(Method::Exec, &join("f")).unwrap_err();
+        assert_eq!(ErrorCode::from_number(refused.1.code), Some(ErrorCode::NotFound));
+        let other = ExecRequest {
+            request_id: "s".into(),
+            ..exec
+        };
+        let refused = it.conn.call::<ExecResponse>(Method::Exec, &other).unwrap_err();
+        assert_eq!(ErrorCode::from_number(refused.1.code), Some(ErrorCode::AlreadyExists));
+        fs::write(&go, "").unwrap();
+        let joined: ExecResponse = it.conn.answer(joined).unwrap();
+        let again: ExecResponse = it.conn.answer(again).unwrap();
+        assert_eq!(joined, again);
+        let exited = it.events_of(2).exited();
+        assert_eq!((exited.exec_id.as_str(), exited.pid), ("e", joined.pid));
+        assert_eq!(exited.exit.unwrap().code, 4);
     });
 }

@@ -180,6 +180,11 @@ impl Task {
         for process in answer.processes.iter().filter(|p| !p.exec_id.is_empty()) {
             self.adopt_exec(process, told);
         }
+        for process in &answer.being_made {
+            if let Ok(exec) = process.exec_id.parse() {
+                self.join_exec(link.clone(), exec, process);
+            }
+        }
         match (state, exit) {
             (State::Stopped, Some(status)) => self.stopped(status, exit_seq).await,
             (State::Stopped, None) => self.state = self.recorded_state(),
@@ -215,10 +220,7 @@ impl Task {
         let entry = Exec {
             pid: process.pid,
             started_at: process.started_at,
-            terminal: process.terminal,
-            request_id: process.request_id.clone(),
-            exit: None,
-            ending: None,
+            ..Exec::new(process.terminal, process.request_id.clone())
         };
         self.execs.insert(exec.clone(), entry);
         let begun = told.has(self.incarnation, Some(&exec), EventKind::ExecStarted);

@@ -7,7 +7,8 @@ use tokio::time::Duration;
 
 use super::exits::Ending;
 use super::task::Task;
-use super::{Fact, calls};
+use super::{Fact, Link, calls};
+use crate::Error;
 use crate::reply::Reply;
 use crate::shim::{self, CallError};
 use crate::stage::stage;
@@ -26,6 +27,29 @@ pub(crate) struct Exec {
     pub(super) exit: Option<ExitStatus>,
     /// Its end came before the answer to its start did.
     pub(super) ending: Option<Ending>,
+    /// Who waits for that answer.
+    pub(super) callers: Vec<Reply<ExecStarted>>,
+}
+
+impl Exec {
+    /// One that the shim is at work on.
+    pub(super) fn new(terminal: bool, request_id: String) -> Self {
+        Self {
+            pid: 0,
+            started_at: 0,
+            terminal,
+            request_id,
+            exit: None,
+            ending: None,
+            callers: Vec::new(),
+        }
+    }
+}
+
+fn answer(callers: Vec<Reply<ExecStarted>>, result: &Result<ExecStarted, Error>) {
+    for caller in callers {
+        caller.send(result.clone());
+    }
 }
 
 impl Task {
@@ -33,6 +57,17 @@ impl Task {
         let Some(link) = self.link.clone() else {
             return reply.send(Err(calls::no_shim("exec", &self.key)));
         };
+        let same = |entry: &Exec| !request_id.is_empty() && entry.request_id == request_id;
+        if let Some((exec, entry)) = self.execs.iter_mut().find(|(_, entry)| same(entry)) {
+            // An earlier daemon took this request.
+            return match entry.pid {
+                0 => entry.callers.push(reply),
+                pid => reply.send(Ok(ExecStarted {
+                    pid,
+                    exec_id: exec.clone(),
+                })),
+            };
+        }
         let exec = match spec.exec_id {
             Some(exec) if self.execs.contains_key(&exec) => {
                 let message =
@@ -56,14 +91,9 @@ impl Task {
         };
         let config = self.env.config();
         let stdio: Stdio = spec.stdio.resolve(&config.log);
-        let entry = Exec {
-            pid: 0,
-            started_at: 0,
-            terminal: stdio.terminal,
-            request_id: request_id.clone(),
-            exit: None,
-            ending: None,
-        };
+        reply.stage("starting");
+        let mut entry = Exec::new(stdio.terminal, request_id.clone());
+        entry.callers.push(reply);
         self.execs.insert(exec.clone(), entry);
         self.publish();
         stage!("exec.reserved");
@@ -74,9 +104,25 @@ impl Task {
             overrides,
             stdio: Some(shim::stdio(&stdio, None)),
             request_id,
+            join: false,
         };
+        self.ask_exec(link, exec, request);
+    }
+
+    /// One that the shim took from an earlier daemon, and that it is at work on.
+    pub(super) fn join_exec(&mut self, link: Link, exec: ExecId, process: &wire::Process) {
+        let entry = Exec::new(process.terminal, process.request_id.clone());
+        self.execs.insert(exec.clone(), entry);
+        let request = wire::ExecRequest {
+            exec_id: exec.to_string(),
+            join: true,
+            ..Default::default()
+        };
+        self.ask_exec(link, exec, request);
+    }
+
+    fn ask_exec(&self, link: Link, exec: ExecId, request: wire::ExecRequest) {
         let deadline = Duration::from_millis(self.record.runtime.timeout_ms) + SLACK;
-        reply.stage("starting");
         self.beside(async move {
             let timeout = CallError::Timeout {
                 method: "Exec",
@@ -99,52 +145,38 @@ impl Task {
                     .call::<wire::DeleteResponse>(Method::Delete, &request, SLACK)
                     .await;
             }
-            Fact::ExecAnswered { exec, result, reply }
+            Fact::ExecAnswered { exec, result }
         });
     }
 
-    pub(super) fn exec_answered(
-        &mut self,
-        exec: ExecId,
-        result: Result<wire::ExecResponse, CallError>,
-        reply: Reply<ExecStarted>,
-    ) {
+    pub(super) fn exec_answered(&mut self, exec: ExecId, result: Result<wire::ExecResponse, CallError>) {
         stage!("exec.answered");
         let response = match result {
             Ok(response) => response,
             Err(error) => {
-                if let Some(Exec {
-                    ending: Some(Ending { ack: Some(number), .. }),
-                    ..
-                }) = self.execs.remove(&exec)
-                {
+                let Some(entry) = self.execs.remove(&exec) else { return };
+                if let Some(Ending { ack: Some(number), .. }) = entry.ending {
                     self.ack(number);
                 }
                 self.publish();
-                return reply.send(Err(error.into_error("exec", &self.key)));
+                return answer(entry.callers, &Err(error.into_error("exec", &self.key)));
             }
         };
         let now = self.env.clock.now();
-        let Some(entry) = self.execs.get_mut(&exec) else {
-            return reply.send(Err(self.error(
-                "exec",
-                ErrorCode::Cancelled,
-                "the exec was deleted while it was started",
-            )));
-        };
+        // Not if it was deleted while it was started.
+        let Some(entry) = self.execs.get_mut(&exec) else { return };
         entry.pid = response.pid;
         entry.started_at = now;
         let ending = entry.ending.take();
+        let callers = std::mem::take(&mut entry.callers);
         self.tell_exec_started(&exec, response.pid);
         stage!("exec.told");
         if let Some(ending) = ending {
             self.exec_ended(exec.clone(), ending);
         }
         self.publish();
-        reply.send(Ok(ExecStarted {
-            pid: response.pid,
-            exec_id: exec,
-        }));
+        let pid = response.pid;
+        answer(callers, &Ok(ExecStarted { pid, exec_id: exec }));
     }
 
     pub(super) fn tell_exec_started(&mut self, exec: &ExecId, pid: u32) {
@@ -248,7 +280,15 @@ impl Task {
     pub(super) fn exec_deleted(&mut self, exec: ExecId, result: Result<(), CallError>, reply: Reply<Deleted>) {
         match result {
             Ok(()) => {
-                let exit = self.execs.remove(&exec).and_then(|entry| entry.exit);
+                let cancelled = self.error(
+                    "exec",
+                    ErrorCode::Cancelled,
+                    "the exec was deleted while it was started",
+                );
+                let exit = self.execs.remove(&exec).and_then(|entry| {
+                    answer(entry.callers, &Err(cancelled));
+                    entry.exit
+                });
                 if let Some(folder) = &self.folder
                     && let Err(error) = folder.remove_exec(exec.as_str())
                 {

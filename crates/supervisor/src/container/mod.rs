@@ -133,7 +133,6 @@ pub(crate) enum Fact {
     ExecAnswered {
         exec: ExecId,
         result: Result<wire::ExecResponse, CallError>,
-        reply: Reply<ExecStarted>,
     },
     ExecDeleted {
         exec: ExecId,

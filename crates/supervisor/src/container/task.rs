@@ -379,7 +379,7 @@ impl Task {
                 }
                 reply.send(result);
             }
-            Fact::ExecAnswered { exec, result, reply } => self.exec_answered(exec, result, reply),
+            Fact::ExecAnswered { exec, result } => self.exec_answered(exec, result),
             Fact::ExecDeleted { exec, result, reply } => self.exec_deleted(exec, result, reply),
             Fact::Removed(removed) => {
                 self.removed = removed;

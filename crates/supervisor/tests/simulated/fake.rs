@@ -79,6 +79,8 @@ struct State {
     /// Connections are accepted and closed.
     closed: bool,
     connections: usize,
+    /// An exec that an earlier daemon asked for, as long as the call is at work.
+    being_made: Option<wire::Process>,
     /// Start is refused: another one has been under way and has just succeeded.
     started_before: bool,
 }
@@ -133,6 +135,40 @@ impl Shim {
 
     pub fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
+    }
+
+    /// It is at work on this exec.
+    pub fn makes(&self, exec_id: &str, request_id: &str) {
+        self.state.lock().unwrap().being_made = Some(wire::Process {
+            exec_id: exec_id.into(),
+            request_id: request_id.into(),
+            ..Default::default()
+        });
+    }
+
+    /// That exec is made, and ends at once.
+    pub fn has_made(&self, pid: u32, code: u32) {
+        let mut state = self.state.lock().unwrap();
+        let Some(made) = state.being_made.as_mut() else {
+            panic!("no exec is being made")
+        };
+        made.pid = pid;
+        let exited = wire::ProcessExited {
+            exec_id: made.exec_id.clone(),
+            pid,
+            exit: Some(wire::Exit {
+                code,
+                ..Default::default()
+            }),
+        };
+        state.last += 1;
+        let number = state.last;
+        state.outbox.push(wire::Event {
+            number,
+            what: Some(What::Exited(exited)),
+        });
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     pub fn was_started_before(&self) {
@@ -208,6 +244,12 @@ impl Shim {
                         }
                         drop(state);
                         rpc::response_ok(frame.stream, &wire::AckResponse {})
+                    }
+                    Method::Exec => {
+                        let request: wire::ExecRequest = rpc::parse("exec", body).unwrap();
+                        assert!(request.join, "it must not be made again");
+                        tokio::spawn(self.clone().join(to.clone(), frame.stream));
+                        continue;
                     }
                     Method::State => rpc::response_ok(frame.stream, &self.state()),
                     Method::Start if started_before => {
@@ -291,7 +333,32 @@ impl Shim {
             state: state.state,
             processes: vec![init],
             last_event: state.last,
+            being_made: state.being_made.iter().cloned().collect(),
             ..Default::default()
+        }
+    }
+
+    async fn join(self: Arc<Self>, to: Arc<tokio::sync::Mutex<tokio::io::WriteHalf<DuplexStream>>>, stream: u32) {
+        loop {
+            let changed = self.changed.notified();
+            let pid = self
+                .state
+                .lock()
+                .unwrap()
+                .being_made
+                .as_ref()
+                .map_or(0, |made| made.pid);
+            if pid != 0 {
+                let answer = wire::ExecResponse {
+                    pid,
+                    ..Default::default()
+                };
+                let answer = rpc::response_ok(stream, &answer).unwrap();
+                // A daemon that has gone hears nothing.
+                let _ = to.lock().await.write_all(&answer).await;
+                return;
+            }
+            changed.await;
         }
     }
 

@@ -322,6 +322,50 @@ async fn a_start_that_an_earlier_daemon_sent_is_this_one() {
     );
 }
 
+/// SIGKILL of a daemon right after it has sent an exec: the next one answers its request and tells its end.
+#[test]
+fn an_exec_that_an_earlier_daemon_sent_is_this_one() {
+    let (place, world) = (Place::new("exec-sent"), World::new());
+    let daemon = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = daemon();
+    first.block_on(async {
+        let supervisor = place.daemon(&world, place.config()).await;
+        supervisor.run(place.spec("", "kept"), None).await.unwrap();
+    });
+    drop(first);
+    let shim = world.shim("default/kept");
+    shim.makes("e", "r");
+    daemon().block_on(async {
+        let supervisor = place.daemon(&world, place.config()).await;
+        supervisor.adopted().await;
+        let exec = |request: &str| {
+            let spec = berth_supervisor::ExecSpec {
+                exec_id: None,
+                process: berth_supervisor::ExecProcess::Json(b"{}".to_vec()),
+                stdio: berth_core::Stdio::null(),
+            };
+            let (supervisor, request) = (supervisor.clone(), RequestId::parse(request).unwrap());
+            tokio::spawn(async move { supervisor.exec(key("kept"), spec, request).await })
+        };
+        let again = exec("r");
+        tokio::task::yield_now().await;
+        shim.has_made(78, 9);
+        let started = again.await.unwrap().unwrap();
+        assert_eq!((started.pid, started.exec_id.as_str()), (78, "e"));
+        let exit = supervisor.wait(key("kept"), Some("e".parse().unwrap()));
+        let exit = tokio::time::timeout(Duration::from_secs(10), exit).await;
+        assert_eq!(exit.expect("its end is told").unwrap().code, 9);
+        let kinds: Vec<_> = history(&supervisor).await.iter().map(|e| e.what.kind).collect();
+        assert_eq!(kinds[2..], [EventKind::ExecStarted, EventKind::ExecExited]);
+    });
+}
+
 #[test]
 fn a_shim_that_refuses_us_is_not_tried_without_a_pause_and_a_mute_one_does_not_hide_an_exit() {
     let (place, world) = (Place::new("mute"), World::new());
