@@ -102,10 +102,21 @@ pub fn make_rootfs(rootfs: &Path) -> Result<()> {
 }
 
 /// Writes a bundle whose process is `args`, below `bundles`.
-pub fn write(bundles: &Path, rootfs: &Path, cgroup: &str, id: &str, args: &[&str]) -> Result<Bundle> {
+pub fn write(
+    bundles: &Path,
+    rootfs: &Path,
+    cgroup: &str,
+    id: &str,
+    args: &[&str],
+    seccomp: Option<Value>,
+) -> Result<Bundle> {
     let path = bundles.join(id);
     std::fs::create_dir_all(&path).context(path.display())?;
-    let spec = serde_json::to_vec(&spec(rootfs, &format!("{cgroup}/{id}"), id, args))?;
+    let mut spec = spec(rootfs, &format!("{cgroup}/{id}"), id, args);
+    if let Some(profile) = seccomp {
+        spec["linux"]["seccomp"] = profile;
+    }
+    let spec = serde_json::to_vec(&spec)?;
     std::fs::write(path.join("config.json"), &spec).context(path.display())?;
     Ok(Bundle {
         id: id.to_owned(),

@@ -80,6 +80,15 @@ impl Cgroup {
         Ok(Duration::from_micros(usage.parse().unwrap_or_default()))
     }
 
+    /// The groups of one container.
+    pub fn folders(&self, id: &str) -> Vec<PathBuf> {
+        let folders = self
+            .mounts
+            .iter()
+            .map(|mount| mount.join(&self.name).join("c").join(id));
+        folders.filter(|folder| folder.is_dir()).collect()
+    }
+
     /// The containers' groups that are still there.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let parents = self.mounts.iter().map(|mount| mount.join(&self.name).join("c"));

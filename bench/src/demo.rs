@@ -296,6 +296,7 @@ impl Stage {
             &self.cgroup.parent(),
             id,
             args,
+            None,
         )
     }
 

@@ -13,11 +13,13 @@ mod containerd;
 mod demo;
 mod error;
 mod exec;
+mod floor;
 mod logs;
 mod measure;
 mod place;
 mod restart;
 mod same;
+mod seccomp;
 mod side;
 mod storm;
 mod table;
@@ -64,6 +66,8 @@ struct Bench {
 enum What {
     /// Starts: containers per second, latency, CPU and memory, beside containerd and the bare runtime
     Storm(storm::Options),
+    /// A lone create + start + delete: berth-oci, crun and runc beside the bare system calls, with and without a seccomp profile
+    Floor(floor::Options),
     /// Commands in a running container
     Exec(exec::Options),
     /// How long a killed daemon takes to have all its containers back
@@ -85,7 +89,7 @@ pub struct Common {
     #[arg(long = "runtime", global = true, default_values = ["runc", "crun"])]
     runtimes: Vec<String>,
     /// Who is measured
-    #[arg(long, global = true, value_enum, value_delimiter = ',', default_values_t = [Kind::Berth, Kind::Containerd, Kind::Bare])]
+    #[arg(long, global = true, value_enum, value_delimiter = ',', default_values_t = [Kind::Berth, Kind::Containerd, Kind::Bare, Kind::Floor])]
     sides: Vec<Kind>,
     /// Where the JSON goes
     #[arg(long, global = true, default_value = ".bench")]
@@ -156,6 +160,7 @@ async fn run(command: Command) -> Result<()> {
         }) => one(&common, what).await,
         Command::Bench(Bench { common, what: None }) => {
             one(&common, What::Storm(storm::Options::default())).await?;
+            one(&common, What::Floor(floor::Options::default())).await?;
             one(&common, What::Exec(exec::Options::default())).await?;
             one(&common, What::Restart(restart::Options::default())).await?;
             one(&common, What::Logs(logs::Options::default())).await
@@ -166,6 +171,7 @@ async fn run(command: Command) -> Result<()> {
 async fn one(common: &Common, what: What) -> Result<()> {
     match what {
         What::Storm(options) => storm::run(common, &options).await,
+        What::Floor(options) => floor::run(common, &options).await,
         What::Exec(options) => exec::run(common, &options).await,
         What::Restart(options) => restart::run(common, &options).await,
         What::Logs(options) => logs::run(common, &options).await,
@@ -175,7 +181,7 @@ async fn one(common: &Common, what: What) -> Result<()> {
 impl Common {
     /// The daemons among those who are measured.
     fn daemons(&self) -> impl Iterator<Item = Kind> + '_ {
-        self.sides.iter().copied().filter(|kind| *kind != Kind::Bare)
+        self.sides.iter().copied().filter(|kind| kind.is_daemon())
     }
 
     fn measures(&self, kind: Kind) -> bool {

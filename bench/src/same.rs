@@ -1,6 +1,8 @@
 //! Is the container of one side the container of the other? What the kernel says about its process, less what must differ.
 
-use crate::error::{Context, Result, ensure};
+use crate::bundle::Bundle;
+use crate::cgroup::{Cgroup, members};
+use crate::error::{BenchError, Context, Result, ensure};
 use std::collections::BTreeSet;
 
 /// Capabilities, seccomp, mounts and cgroup controllers of a process.
@@ -37,6 +39,45 @@ pub fn fingerprint(pid: u32) -> Result<BTreeSet<String>> {
     }
     let threads = read("oom_score_adj")?;
     facts.insert(format!("oom_score_adj {}", threads.trim()));
+    Ok(facts)
+}
+
+/// The [`fingerprint`] of the process of a bundle's container, and what its cgroups say: every limit and rule, no counter.
+pub fn facts(bundle: &Bundle, cgroup: &Cgroup) -> Result<BTreeSet<String>> {
+    let mut pid = None;
+    let mut facts = BTreeSet::new();
+    for folder in cgroup.folders(&bundle.id) {
+        pid = pid.or_else(|| members(&folder).first().copied());
+        let hierarchy = folder.strip_prefix("/sys/fs/cgroup").unwrap_or(&folder).iter().next();
+        for entry in std::fs::read_dir(&folder)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            const LIMITS: &[&str] = &[
+                "limit",
+                "shares",
+                "quota",
+                "burst",
+                "period_us",
+                "runtime_us",
+                "cpuset.",
+                "devices.list",
+                "pids.max",
+                "weight",
+                "swappiness",
+                "state",
+            ];
+            const COUNTERS: &[&str] = &["pressure", "usage", "failcnt", "max_usage"];
+            let is = |words: &[&str]| words.iter().any(|word| name.contains(word));
+            if is(LIMITS)
+                && !is(COUNTERS)
+                && let Ok(text) = std::fs::read_to_string(entry.path())
+            {
+                let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                facts.insert(format!("{} {name} = {text}", hierarchy.unwrap_or_default().display()));
+            }
+        }
+    }
+    let pid = pid.ok_or_else(|| BenchError::new("no process in the container's cgroups"))?;
+    facts.extend(fingerprint(pid)?);
     Ok(facts)
 }
 

@@ -6,6 +6,7 @@ use crate::client::{self, Client};
 use crate::containerd::{self, Containerd};
 use crate::error::{BenchError, Context, Result, ensure};
 use crate::place::Place;
+use crate::seccomp;
 use crate::until::until;
 use crate::{Common, berth};
 use rustix::process::{Pid, Resource, Signal};
@@ -59,7 +60,7 @@ impl Lab {
         ensure(mount.success(), || "mounting a tmpfs failed".to_owned())?;
         let bin = lab.folder.join("bin");
         std::fs::create_dir(&bin)?;
-        for program in ["berthd", "berth-shim", "berth-bench"] {
+        for program in ["berthd", "berth-shim", "berth-oci", "berth-floor", "berth-bench"] {
             let from = common.bin.join(program);
             std::fs::copy(&from, bin.join(program)).context(from.display())?;
         }
@@ -96,10 +97,10 @@ impl Lab {
         match kind {
             Kind::Berth => std::fs::write(work.join("config.toml"), berth::config(runtime, &runtime_path))?,
             Kind::Containerd => std::fs::write(work.join("config.toml"), containerd::config(&work, &socket))?,
-            Kind::Bare => {}
+            Kind::Bare | Kind::Floor => {}
         }
         let rootfs = self.rootfs();
-        let program = self.program(if kind == Kind::Bare { "berth-bench" } else { "berthd" });
+        let program = self.program(if kind.is_daemon() { "berthd" } else { "berth-bench" });
         Ok(Side {
             kind,
             work,
@@ -107,6 +108,7 @@ impl Lab {
             cgroup,
             place,
             runtime_path,
+            seccomp: false,
             rootfs,
             program,
             daemon: None,
@@ -149,6 +151,14 @@ pub enum Kind {
     Containerd,
     /// The runtime alone.
     Bare,
+    /// The system calls alone.
+    Floor,
+}
+
+impl Kind {
+    pub fn is_daemon(self) -> bool {
+        matches!(self, Kind::Berth | Kind::Containerd)
+    }
 }
 
 impl std::fmt::Display for Kind {
@@ -157,6 +167,7 @@ impl std::fmt::Display for Kind {
             Kind::Berth => "berth",
             Kind::Containerd => "containerd",
             Kind::Bare => "runtime alone",
+            Kind::Floor => "system calls alone",
         })
     }
 }
@@ -168,6 +179,8 @@ pub struct Side {
     pub cgroup: Cgroup,
     pub place: Place,
     pub runtime_path: PathBuf,
+    /// Whether its bundles have Docker's seccomp profile.
+    pub seccomp: bool,
     rootfs: PathBuf,
     program: PathBuf,
     daemon: Option<Child>,
@@ -186,7 +199,8 @@ impl Side {
     }
 
     pub fn bundle(&self, id: &str, args: &[&str]) -> Result<Bundle> {
-        bundle::write(&self.bundles(), &self.rootfs, &self.cgroup.parent(), id, args)
+        let profile = self.seccomp.then(seccomp::docker);
+        bundle::write(&self.bundles(), &self.rootfs, &self.cgroup.parent(), id, args, profile)
     }
 
     /// Starts the daemon, or starts it again, and waits until it answers.
@@ -209,7 +223,7 @@ impl Side {
                     .args(["--log-level", "warn"]);
                 command
             }
-            Kind::Bare => return Err(BenchError::new("a bare runtime has no daemon")),
+            Kind::Bare | Kind::Floor => return Err(BenchError::new("a bare runtime has no daemon")),
         };
         let begin = Instant::now();
         let daemon = self
@@ -245,7 +259,9 @@ impl Side {
         };
         let client = match self.kind {
             Kind::Berth => Client::Berth(client::berth(channel)),
-            Kind::Containerd | Kind::Bare => Client::Containerd(Containerd::new(channel, &self.runtime_path)),
+            Kind::Containerd | Kind::Bare | Kind::Floor => {
+                Client::Containerd(Containerd::new(channel, &self.runtime_path))
+            }
         };
         client.running().await.context("the first call")?;
         Ok(Ready {

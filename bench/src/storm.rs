@@ -5,15 +5,14 @@
 
 use crate::Common;
 use crate::error::{BenchError, Result};
+use crate::floor;
 use crate::measure::{Burst, burst, median, memory_kib, pss_kib};
 use crate::same;
 use crate::side::{EMBEDDED, Kind, Lab, Side};
 use crate::table::{Table, number};
 use serde::Serialize;
 use std::io::Write;
-use std::process::Stdio;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 const SLEEPER: &[&str] = &["sleep", "1000000"];
 
@@ -162,8 +161,12 @@ async fn check_same(lab: &Lab, common: &Common, runtime: &str) -> Result<()> {
 
 async fn measure(lab: &Lab, common: &Common, runtime: &str, load: Load, rounds: usize) -> Result<Vec<Row>> {
     let mut kinds: Vec<Kind> = common.daemons().collect();
-    if common.measures(Kind::Bare) && load.in_flight == 10 && !load.fifo {
-        kinds.push(Kind::Bare);
+    if load.in_flight == 10 && !load.fifo {
+        kinds.extend(
+            [Kind::Bare, Kind::Floor]
+                .into_iter()
+                .filter(|kind| common.measures(*kind)),
+        );
     }
     let rounds = if load.count > 100 { 1 } else { rounds };
     let mut done: Vec<Vec<Round>> = kinds.iter().map(|_| Vec::new()).collect();
@@ -179,10 +182,10 @@ async fn measure(lab: &Lab, common: &Common, runtime: &str, load: Load, rounds: 
                 kinds[index]
             ));
             let mut side = lab.side(kinds[index], runtime).await?;
-            let result = if kinds[index] == Kind::Bare {
-                bare(lab, &mut side, load).await
-            } else {
+            let result = if kinds[index].is_daemon() {
                 daemon(&mut side, load).await
+            } else {
+                bare(lab, &mut side, load).await
             };
             done[index].push(result.map_err(|error| {
                 let log = std::fs::read_to_string(side.work.join("daemon.log")).unwrap_or_default();
@@ -259,39 +262,20 @@ async fn bare(lab: &Lab, side: &mut Side, load: Load) -> Result<Round> {
     for index in 0..load.count + extra(load) {
         side.bundle(&index.to_string(), SLEEPER)?;
     }
-    let mut command = side.place.command(&side.cgroup, lab.program("berth-bench"));
-    command
-        .arg("bare")
-        .arg("--runtime")
-        .arg(&side.runtime_path)
-        .arg("--root")
-        .arg(side.work.join("runtime"));
-    command
-        .arg("--bundles")
-        .arg(side.bundles())
-        .args(["--in-flight", &load.in_flight.to_string()]);
-    for count in [load.count, extra(load)] {
-        command.args(["--phase", &count.to_string()]);
-    }
-    let mut child = tokio::process::Command::from(command)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(BenchError::new("no pipes"));
+    let command = if side.kind == Kind::Floor {
+        side.place.command(&side.cgroup, lab.program("berth-floor"))
+    } else {
+        floor::bare(lab, side, &side.runtime_path)
     };
-    let mut lines = BufReader::new(stdout).lines();
     let cpu = side.cgroup.cpu()?;
     let mut cpu_s = None;
-    let mut bursts = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        bursts.push(serde_json::from_str::<Burst>(&line)?);
+    let phases = [load.count, extra(load)];
+    let bursts = floor::phases(command, side, load.in_flight, &phases, || {
         cpu_s.get_or_insert((side.cgroup.cpu()? - cpu).as_secs_f64());
-        stdin.write_all(b"\n").await?;
-    }
-    let status = child.wait().await?;
-    let (true, Ok([start, extra, remove])) = (status.success(), <[Burst; 3]>::try_from(bursts)) else {
-        return Err(BenchError::new(format!("the runtime alone: {status}")));
+        Ok(())
+    });
+    let Ok([start, extra, remove]) = <[Burst; 3]>::try_from(bursts.await?) else {
+        return Err(BenchError::new("not one line a phase"));
     };
     side.stop().await?;
     let extra = Some(extra).filter(|extra| !extra.each_ms.is_empty());
@@ -393,6 +377,12 @@ fn ratios(rows: &[Row]) {
                     number(theirs.pss_kib_each / ours.pss_kib_each)
                 ));
             }
+        }
+        if let Some(floor) = find(row, Kind::Floor) {
+            parts.push(format!(
+                "{:.0} % of the system calls alone",
+                100.0 * row.per_s / floor.per_s
+            ));
         }
         if let Some(bare) = find(row, Kind::Bare) {
             parts.push(format!("{:.0} % of the runtime alone", 100.0 * row.per_s / bare.per_s));

@@ -32,6 +32,7 @@ pub use exec::{ExecOptions, exec};
 pub use foreground::{adopt_orphans, signal_by_name, wait};
 pub use guard::leave_own_file;
 pub use oci_spec;
+pub use process::capability_sets;
 pub use seccomp::Filter;
 pub use spec::load;
 pub use state::{Container, Status};

@@ -86,6 +86,16 @@ pub(crate) fn capability_bits(process: &Process, last: u8, held: u64) -> Capabil
     wanted
 }
 
+/// What a process made now would have: the sets of config.json within what the caller holds.
+///
+/// # Errors
+/// /proc is not there.
+pub fn capability_sets(process: &Process) -> Result<Capabilities, OciError> {
+    let last = credentials::last_capability().step("read", "/proc/sys/kernel/cap_last_cap")?;
+    let held = credentials::capabilities().step("read", "capabilities")?;
+    Ok(capability_bits(process, last, held.permitted))
+}
+
 /// Becomes the user of `process` with its capabilities. `setgroups`: the user namespace allows it.
 pub(crate) fn become_user(process: &Process, setgroups: bool) -> Result<(), OciError> {
     let last = credentials::last_capability().step("read", "/proc/sys/kernel/cap_last_cap")?;

@@ -72,6 +72,18 @@ impl Filter {
         Ok(Filter { program, flags })
     }
 
+    /// The program: an array of `struct sock_filter`, 8 bytes a piece.
+    #[must_use]
+    pub fn program(&self) -> &[u8] {
+        &self.program
+    }
+
+    /// SECCOMP_FILTER_FLAG_* to install it with.
+    #[must_use]
+    pub fn flags(&self) -> u64 {
+        self.flags
+    }
+
     /// Installs it on the calling thread, for ever.
     pub(crate) fn install(&self) -> Result<(), OciError> {
         credentials::install_seccomp(&self.program, self.flags)
