@@ -178,18 +178,18 @@ impl<T: Clone> Drop for Reply<T> {
 }
 
 impl<T: Clone> Answer<T> {
-    pub(crate) async fn get(mut self) -> Result<T, Error> {
-        // The lock of `borrow` is not held across an await: the value is cloned out.
-        let answer = self
-            .receiver
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|slot| slot.clone());
-        answer.unwrap_or_else(|| {
+    pub(crate) async fn get(self) -> Result<T, Error> {
+        let (operation, key) = (self.operation, self.key.clone());
+        self.shared().await.unwrap_or_else(|| {
             let message = "the container was deleted or the daemon is shutting down";
-            Err(Error::new(ErrorCode::Cancelled, self.operation, &self.key, message))
+            Err(Error::new(ErrorCode::Cancelled, operation, &key, message))
         })
+    }
+
+    /// For who joined another call's work: `None` = that was dropped without an effect (its caller went away), so it is to begin anew.
+    pub(crate) async fn shared(mut self) -> Option<Result<T, Error>> {
+        // The lock of `borrow` is not held across an await: the value is cloned out.
+        self.receiver.wait_for(Option::is_some).await.ok()?.clone()
     }
 }
 

@@ -46,9 +46,15 @@ impl Supervisor {
             &self.inner.methods.create
         };
         let request_id = request.as_ref().map(ToString::to_string).unwrap_or_default();
-        let (reply, answer) = match requests.begin(&spec.key, request)? {
-            Begun::New(reply, answer) => (reply.with_call(call), answer),
-            Begun::Known(answer) => return answer.get().await,
+        let (reply, answer) = loop {
+            match requests.begin(&spec.key, request.clone())? {
+                Begun::New(reply, answer) => break (reply.with_call(call), answer),
+                Begun::Known(answer) => {
+                    if let Some(answer) = answer.shared().await {
+                        return answer;
+                    }
+                }
+            }
         };
         reply.stage("looking at the bundle");
         match self.prepare(operation, &spec, request_id).await {

@@ -118,9 +118,15 @@ impl Supervisor {
     ) -> Result<T, Error> {
         let operation = requests.operation();
         let call = Arc::new(self.env().calls.enter(operation, Some(key)));
-        let (reply, answer): (_, Answer<T>) = match requests.begin(key, request)? {
-            Begun::New(reply, answer) => (reply.with_call(call), answer),
-            Begun::Known(answer) => return answer.get().await,
+        let (reply, answer): (_, Answer<T>) = loop {
+            match requests.begin(key, request.clone())? {
+                Begun::New(reply, answer) => break (reply.with_call(call), answer),
+                Begun::Known(answer) => {
+                    if let Some(answer) = answer.shared().await {
+                        return answer;
+                    }
+                }
+            }
         };
         let unknown = Self::unknown(operation, key);
         match self.env().registry.get(key) {

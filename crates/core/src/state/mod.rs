@@ -271,7 +271,7 @@ pub fn step(state: State, input: Input) -> Verdict {
         },
         S::Running => match input {
             I::Exited => To(S::Stopped, &[A::TellExit]),
-            I::Paused => To(S::Paused, &[A::TellPaused]),
+            I::Paused => To(S::Paused, &[A::TellPaused, A::Save]),
             I::ShimLost => To(S::Running, &[A::Bury]),
             I::Permit | I::Abandoned | I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
             I::Resumed | I::Removed => Ignored,
@@ -286,7 +286,7 @@ pub fn step(state: State, input: Input) -> Verdict {
         },
         S::Paused => match input {
             I::Exited => To(S::Stopped, &[A::TellExit]),
-            I::Resumed => To(S::Running, &[A::TellResumed]),
+            I::Resumed => To(S::Running, &[A::TellResumed, A::Save]),
             I::ShimLost => To(S::Paused, &[A::Bury]),
             I::Permit | I::Abandoned | I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
             I::Paused | I::Removed => Ignored,

@@ -25,6 +25,8 @@ use crate::types::NewEvent;
 const SLACK: Duration = Duration::from_secs(5);
 /// How long a shim may take to end when asked.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the fork of a shim may take.
+const FORK: Duration = Duration::from_secs(10);
 /// How long the disk of the logs may take.
 const DISK: Duration = Duration::from_secs(5);
 /// Between two tries in the background: doubled from the first to the last.
@@ -157,7 +159,8 @@ async fn empty(
         }
     }
     let (facts, _ignored) = mpsc::channel(1);
-    let cleaner = match Link::fork(env, folder, key, &facts).await {
+    let forked = tokio::time::timeout(FORK, Link::fork(env, folder, key, &facts)).await;
+    let cleaner = match forked.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
         Ok(cleaner) => cleaner,
         Err(e) => return vec![format!("a shim to clean up could not be forked: {e}")],
     };

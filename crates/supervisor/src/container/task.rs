@@ -358,10 +358,11 @@ impl Task {
             Fact::Permit(permit) => self.permitted(permit),
             Fact::Abandoned => {
                 self.queued = None;
-                // Dropped without an answer: the request had no effect.
-                self.starter = None;
+                let starter = self.starter.take();
                 self.env.counters().starts_cancelled += 1;
                 self.input(Input::Abandoned, None);
+                // Dropped without an answer: the request had no effect. Only now, as who joined it meanwhile begins anew.
+                drop(starter);
             }
             Fact::Launched(result) => self.launched(result),
             Fact::StartAnswered(result) => self.start_answered(result),

@@ -1,7 +1,7 @@
 //! Makes shims: a template process that is exec'ed once and forks them on request; without one, each is exec'ed.
 //!
 //! Both run from a sealed copy of the binary in memory: /proc/self/exe of a shim can't be written, and an upgrade that replaces the
-//! file changes nothing under us. A template that ends is replaced at the next fork; its shims live on.
+//! file changes nothing under us. A template that ends, or hangs and is killed, is replaced at the next fork; its shims live on.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use berth_core::ContainerKey;
 use berth_record::Folder;
@@ -24,6 +25,9 @@ use tokio::sync::oneshot;
 use super::exec;
 use crate::deps::{BoxFuture, Forked, ShimProcess, Shims, Stream, watched};
 
+/// A fork takes 0.1 ms; a template that takes this long hangs.
+const HANGS: Duration = Duration::from_secs(5);
+
 /// A message of the template's fits.
 const MESSAGE: usize = 4096;
 
@@ -38,6 +42,7 @@ pub struct Launcher {
 }
 
 struct Template {
+    process: ShimProcess,
     socket: AsyncFd<OwnedFd>,
     state: Mutex<State>,
 }
@@ -88,15 +93,18 @@ impl Launcher {
 impl Shims for Launcher {
     fn fork<'a>(&'a self, folder: &'a Arc<Folder>, key: &'a ContainerKey) -> BoxFuture<'a, io::Result<Forked>> {
         Box::pin(async move {
-            let (ours, theirs) = socket::stream_pair(true)?;
+            let (mut ours, theirs) = socket::stream_pair(true)?;
             let forked = match self.template() {
-                Some(template) => template.fork(key, folder, &theirs).await,
+                Some(template) => template.fork_in_time(key, folder, &theirs).await,
                 None => Err(io::ErrorKind::NotConnected.into()),
             };
             let process = match forked {
                 Ok(process) => process,
                 // The template is gone or there is none; any other error is the machine's and would hit an exec too.
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => {
+                    // What the template forked at the last moment, if it did, finds the old pair closed and ends.
+                    let (new, theirs) = socket::stream_pair(true)?;
+                    ours = new;
                     exec::shim(
                         self.program.clone(),
                         folder.clone(),
@@ -134,7 +142,10 @@ impl Template {
             &[(theirs.as_fd(), 3)],
             nofile,
         )?;
+        // It is our child, so the number can't be another's.
+        let process = ShimProcess::new(pid, process::pidfd_open(pid)?)?;
         let template = Arc::new(Self {
+            process,
             socket: watched(ours, Interest::READABLE | Interest::WRITABLE)?,
             state: Mutex::default(),
         });
@@ -155,6 +166,25 @@ impl Template {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that does not answer is killed and will be replaced; its caller hears that it took too long, and no other shim is made for
+    /// it: what was asked for may still appear, and two shims must not meet in one folder.
+    async fn fork_in_time(&self, key: &ContainerKey, folder: &Folder, theirs: &OwnedFd) -> io::Result<ShimProcess> {
+        match tokio::time::timeout(HANGS, self.fork(key, folder, theirs)).await {
+            Ok(forked) => forked,
+            Err(_) => {
+                let pid = self.process.pid();
+                tracing::error!(pid, "the shims' template hangs; it is killed and replaced");
+                self.state().ended = true;
+                self.process.kill();
+                let message = format!(
+                    "the shims' template (pid {pid}) has not answered within {} s",
+                    HANGS.as_secs()
+                );
+                Err(io::Error::new(io::ErrorKind::TimedOut, message))
+            }
+        }
     }
 
     async fn fork(&self, key: &ContainerKey, folder: &Folder, theirs: &OwnedFd) -> io::Result<ShimProcess> {
@@ -213,5 +243,35 @@ impl Template {
                 let _ = caller.send(process);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    /// `yes` never reads what it is asked and never ends.
+    #[tokio::test(start_paused = true)]
+    async fn a_template_that_hangs_is_killed_and_replaced() {
+        let root = std::env::temp_dir().join(format!("berth-template-{}", std::process::id()));
+        let layout = berth_record::Layout::new(root.join("state"), root.join("root"));
+        layout.prepare().unwrap();
+        let key = ContainerKey::parse("", "a").unwrap();
+        let folder = Arc::new(Folder::create(&layout, &key).unwrap());
+        let launcher = Launcher::new(Path::new("/usr/bin/yes"), true).unwrap();
+        let mut pids = Vec::new();
+        for _ in 0..2 {
+            pids.push(launcher.template().unwrap().process.pid());
+            let forked = tokio::time::timeout(Duration::from_secs(60), launcher.fork(&folder, &key)).await;
+            let error = forked.expect("a deadline").err().expect("no shim");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        assert_ne!(pids[0], pids[1]);
+        for pid in pids {
+            while Path::new(&format!("/proc/{pid}")).exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

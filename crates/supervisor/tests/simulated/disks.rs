@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fake::{Place, World};
-use berth_core::{ContainerKey, ErrorCode, Stdio};
+use berth_core::{ContainerKey, ErrorCode, RequestId, Stdio};
 use berth_supervisor::{BLOCKING_THREADS, Error, LogQuery, RunSpec, Started, Supervisor};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -175,5 +175,29 @@ fn deadlines_hold_on_a_hung_log_disk_and_the_next_log_of_a_name_is_its_own() {
             assert_eq!(fs::read(logs.join("default:old/log")).unwrap(), b"its own");
         },
         "hung-log-folders",
+    );
+}
+
+#[test]
+fn a_repeated_request_does_not_go_with_the_call_that_it_joined() {
+    simulate(
+        async |place, world, supervisor| {
+            world.disks.hang(place.path().join("bundle"));
+            let call = || {
+                let (supervisor, spec) = (supervisor.clone(), place.spec("", "a"));
+                let request = RequestId::parse("r").unwrap();
+                tokio::spawn(async move { supervisor.run(spec, request).await })
+            };
+            let first = call();
+            tokio::task::yield_now().await;
+            let again = call();
+            tokio::task::yield_now().await;
+            first.abort();
+            tokio::task::yield_now().await;
+            world.disks.recover();
+            let started = within(Duration::from_secs(5), again).await.unwrap();
+            assert_eq!(started.unwrap().pid, 77);
+        },
+        "joined",
     );
 }

@@ -417,6 +417,20 @@ fn a_shim_that_refuses_us_is_not_tried_without_a_pause_and_a_mute_one_does_not_h
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_record_says_that_a_container_is_paused() {
+    let (place, world) = (Place::new("paused"), World::new());
+    let supervisor = place.daemon(&world, place.config()).await;
+    supervisor.run(place.spec("", "a"), None).await.unwrap();
+    let layout = berth_record::Layout::new(&place.config().state, &place.config().root);
+    let folder = berth_record::Folder::open(&layout, &key("a")).unwrap();
+    let recorded = || folder.container().unwrap().unwrap().state;
+    supervisor.pause(key("a"), None).await.unwrap();
+    assert_eq!(recorded(), berth_record::StateRecord::Paused);
+    supervisor.resume(key("a"), None).await.unwrap();
+    assert_eq!(recorded(), berth_record::StateRecord::Running);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_daemon_gets_a_clear_message() {
     let (place, world) = (Place::new("lock"), World::new());
     let _first = place.daemon(&world, place.config()).await;
