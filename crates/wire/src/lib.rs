@@ -1,6 +1,8 @@
 //! Protocols of Berth: the `.proto` files' messages, ttrpc frames and the daemon-shim handshake. Bytes in, bytes out: no sockets here.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "containerd")]
+pub mod containerd;
 pub mod hello;
 pub mod rpc;
 pub mod ttrpc;
