@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod budget;
+mod containerd;
 mod convert;
 mod probe;
 mod serve;

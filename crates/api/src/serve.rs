@@ -18,6 +18,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::budget::Budget;
+use crate::containerd;
 use crate::service::Service;
 use crate::stream::Ending;
 
@@ -25,7 +26,7 @@ use crate::stream::Ending;
 const MAX_STREAMS: u32 = 1 << 20;
 
 /// Bytes of one message.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 
 /// Bytes that a client may have on the way on one connection, and on one stream. Not memory that is reserved.
 const CONNECTION_WINDOW: u32 = 64 << 20;
@@ -70,10 +71,13 @@ impl Api {
             adopted.abort();
             report(&health, ServingStatus::NotServing).await;
         };
-        let ours = SupervisorServer::new(Service::new(self.supervisor, Ending::new(ending)))
+        let ending = Ending::new(ending);
+        let theirs = containerd::Context::new(self.supervisor.clone(), ending.clone());
+        let ours = SupervisorServer::new(Service::new(self.supervisor, ending))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let mut router = server().add_service(health_service).add_service(ours);
+        router = containerd::mount(router, &theirs);
         let describe = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(berth_wire::DESCRIPTOR)

@@ -7,11 +7,7 @@
 use prost::{DecodeError, Message, Name};
 use prost_types::Any;
 
-#[allow(
-    clippy::all,
-    rustdoc::all,
-    reason = "generated: names and shapes are containerd's"
-)]
+#[allow(clippy::all, rustdoc::all, reason = "generated: names and shapes are containerd's")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/containerd/mod.rs"));
 }
