@@ -63,6 +63,8 @@ fn stdio(stdio: Option<&Stdio>) -> Value {
         Some(To::Fifo(fifo)) => {
             json!({ "kind": "fifo", "stdin": fifo.stdin, "stdout": fifo.stdout, "stderr": fifo.stderr })
         }
+        Some(To::File(file)) => json!({ "kind": "file", "path": file.path }),
+        Some(To::Logger(logger)) => json!({ "kind": "logger", "program": logger.program, "args": logger.args }),
         Some(To::Log(log)) => json!({
             "kind": "log",
             "format": lower(log.format().as_str_name(), "LOG_FORMAT_"),

@@ -19,4 +19,6 @@ pub use exit::{ExitReason, ExitStatus};
 pub use id::{ContainerId, ContainerKey, ExecId, Incarnation, Namespace};
 pub use request::RequestId;
 pub use signal::Signal;
-pub use stdio::{FifoSpec, LogDefaults, LogFormat, LogPolicy, LogSpec, Stdio, StdioTo, Stream, TerminalSize};
+pub use stdio::{
+    FifoSpec, LogDefaults, LogFormat, LogPolicy, LogSpec, LoggerSpec, Stdio, StdioTo, Stream, TerminalSize,
+};

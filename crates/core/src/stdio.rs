@@ -16,6 +16,19 @@ pub enum StdioTo {
     Null,
     Fifo(FifoSpec),
     Log(LogSpec),
+    /// Both streams are appended to one file of the caller's.
+    File(PathBuf),
+    /// A program of the caller's reads both streams.
+    Logger(LoggerSpec),
+}
+
+/// Run once for each process whose output it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggerSpec {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    /// It must say that it is ready; without, ending before that is as good.
+    pub strict: bool,
 }
 
 /// Named pipes that the caller made and owns; `None` = null.
@@ -24,6 +37,8 @@ pub struct FifoSpec {
     pub stdin: Option<PathBuf>,
     pub stdout: Option<PathBuf>,
     pub stderr: Option<PathBuf>,
+    /// User and group that the pipes get, so that the process can open them again; `None` = as they are.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// Output that Berth keeps. What is `None` was left to the daemon's defaults.

@@ -33,6 +33,7 @@ pub use foreground::{adopt_orphans, signal_by_name, wait};
 pub use guard::leave_own_file;
 pub use oci_spec;
 pub use process::capability_sets;
+pub use rootfs::{RootfsMount, mount_rootfs};
 pub use seccomp::Filter;
 pub use spec::load;
 pub use state::{Container, Status};

@@ -1,7 +1,8 @@
 //! Between the records and the domain's types; each direction once.
 
 use berth_core::{
-    ContainerKey, ExitReason, ExitStatus, FifoSpec, LogFormat, LogPolicy, LogSpec, Signal, Stdio, StdioTo, TerminalSize,
+    ContainerKey, ExitReason, ExitStatus, FifoSpec, LogFormat, LogPolicy, LogSpec, LoggerSpec, Signal, Stdio, StdioTo,
+    TerminalSize,
 };
 
 use crate::types::{ContainerRecord, ExitRecord, FormatRecord, PolicyRecord, ReasonRecord, StdioRecord, StdioToRecord};
@@ -25,10 +26,22 @@ impl From<&Stdio> for StdioRecord {
     fn from(stdio: &Stdio) -> Self {
         let to = match &stdio.to {
             StdioTo::Null => StdioToRecord::Null,
-            StdioTo::Fifo(FifoSpec { stdin, stdout, stderr }) => StdioToRecord::Fifo {
+            StdioTo::Fifo(FifoSpec {
+                stdin,
+                stdout,
+                stderr,
+                owner,
+            }) => StdioToRecord::Fifo {
                 stdin: stdin.clone(),
                 stdout: stdout.clone(),
                 stderr: stderr.clone(),
+                owner: *owner,
+            },
+            StdioTo::File(path) => StdioToRecord::File { path: path.clone() },
+            StdioTo::Logger(LoggerSpec { program, args, strict }) => StdioToRecord::Logger {
+                program: program.clone(),
+                args: args.clone(),
+                strict: *strict,
             },
             StdioTo::Log(log) => StdioToRecord::Log {
                 format: match log.format.unwrap_or_default() {
@@ -59,10 +72,22 @@ impl From<&StdioRecord> for Stdio {
     fn from(record: &StdioRecord) -> Self {
         let to = match &record.to {
             StdioToRecord::Null => StdioTo::Null,
-            StdioToRecord::Fifo { stdin, stdout, stderr } => StdioTo::Fifo(FifoSpec {
+            StdioToRecord::Fifo {
+                stdin,
+                stdout,
+                stderr,
+                owner,
+            } => StdioTo::Fifo(FifoSpec {
                 stdin: stdin.clone(),
                 stdout: stdout.clone(),
                 stderr: stderr.clone(),
+                owner: *owner,
+            }),
+            StdioToRecord::File { path } => StdioTo::File(path.clone()),
+            StdioToRecord::Logger { program, args, strict } => StdioTo::Logger(LoggerSpec {
+                program: program.clone(),
+                args: args.clone(),
+                strict: *strict,
             }),
             StdioToRecord::Log {
                 format,
@@ -161,8 +186,21 @@ mod test {
             stdin: Some("/a".into()),
             stdout: None,
             stderr: Some("/b".into()),
+            owner: Some((1, 2)),
         };
-        for to in [StdioTo::Null, StdioTo::Log(log), StdioTo::Fifo(fifo)] {
+        let logger = LoggerSpec {
+            program: "/l".into(),
+            args: vec!["a".into()],
+            strict: true,
+        };
+        let file = StdioTo::File("/f".into());
+        for to in [
+            StdioTo::Null,
+            StdioTo::Log(log),
+            StdioTo::Fifo(fifo),
+            file,
+            StdioTo::Logger(logger),
+        ] {
             let stdio = Stdio {
                 to,
                 terminal: true,

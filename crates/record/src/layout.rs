@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! STATE/ 0711      daemon.lock  berthd.sock  events/  c/NS:ID/ 0700
+//!                  io.containerd.runtime.v2.task/NS/ID/ 0700   bundles made for containerd's API, where containerd has them
 //! ROOT/  0711      logs/NS:ID/ 0700
 //! ```
 //!
@@ -74,6 +75,18 @@ impl Layout {
     #[must_use]
     pub fn container(&self, key: &ContainerKey) -> PathBuf {
         self.containers().join(folder_name(key))
+    }
+
+    /// The folder of the bundles that the daemon makes itself.
+    #[must_use]
+    pub fn bundles(&self) -> PathBuf {
+        self.state.join("io.containerd.runtime.v2.task")
+    }
+
+    /// The bundle that the daemon makes for a container of containerd's API.
+    #[must_use]
+    pub fn bundle(&self, key: &ContainerKey) -> PathBuf {
+        self.bundles().join(key.namespace.as_str()).join(key.id.as_str())
     }
 
     #[must_use]

@@ -24,6 +24,8 @@ pub struct ContainerRecord {
     /// Run, not Create: the start belongs to the same request.
     pub run: bool,
     pub bundle: PathBuf,
+    /// The daemon made the bundle, which goes with the container.
+    pub own_bundle: bool,
     pub runtime: RuntimeRecord,
     pub stdio: StdioRecord,
     pub labels: BTreeMap<String, String>,
@@ -106,6 +108,18 @@ pub enum StdioToRecord {
         stdout: Option<PathBuf>,
         #[serde(default)]
         stderr: Option<PathBuf>,
+        #[serde(default)]
+        owner: Option<(u32, u32)>,
+    },
+    File {
+        path: PathBuf,
+    },
+    Logger {
+        program: PathBuf,
+        #[serde(default)]
+        args: Vec<String>,
+        #[serde(default)]
+        strict: bool,
     },
     Log {
         format: FormatRecord,

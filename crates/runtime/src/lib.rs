@@ -13,6 +13,7 @@ mod driver;
 mod embedded;
 mod error;
 mod process;
+mod rootfs;
 #[cfg(test)]
 mod testing;
 
@@ -22,3 +23,4 @@ pub use driver::{Call, CreateArgs, Created, Driver, ExecArgs, Features, State, S
 pub use embedded::Embedded;
 pub use error::Error;
 pub use process::{Overrides, Rlimit, check_process, exec_process};
+pub use rootfs::{RootfsMount, mount_rootfs};

@@ -42,6 +42,7 @@ impl Container {
                 driver,
                 timeout: millis(request.runtime_timeout_ms, 30_000),
                 folder: folder.clone(),
+                rootfs: request.rootfs.clone(),
             },
             drain_timeout: millis(request.drain_timeout_ms, 2_000),
             cgroup: String::new(),

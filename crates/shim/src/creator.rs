@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use berth_sys::process::{self, Fork};
 use berth_sys::{file, socket};
-use berth_wire::shim::Driver;
+use berth_wire::shim::{Driver, Mount};
 
 use crate::stdio::Ends;
 pub use job::{Delete, Exec, Job, Victim};
@@ -31,6 +31,8 @@ pub struct Setting {
     /// For each call of the runtime.
     pub timeout: Duration,
     pub folder: Rc<OwnedFd>,
+    /// Mounted before the create.
+    pub rootfs: Vec<Mount>,
 }
 
 /// A creator at work.

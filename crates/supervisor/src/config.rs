@@ -18,6 +18,8 @@ pub struct Config {
     pub stop_timeout: Duration,
     pub shim: ShimConfig,
     pub events: EventsConfig,
+    /// Which runtime is meant where a client of containerd's API names a runtime, or the program of one.
+    pub containerd_runtimes: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +89,7 @@ impl Config {
             stop_timeout: Duration::from_secs(10),
             shim: ShimConfig::new(shim),
             events: EventsConfig::default(),
+            containerd_runtimes: BTreeMap::from([("runc".into(), "embedded".into())]),
         }
     }
 }

@@ -95,6 +95,7 @@ impl Supervisor {
             adopting: watch::Sender::new(1),
             told: OnceCell::new(),
         });
+        let opened_at = env.bus.head();
         let index = berth_record::scan(&env.layout).map_err(|e| failed("the state folder", e))?;
         for key in index.keys {
             container::adopt(&env, key);
@@ -118,6 +119,7 @@ impl Supervisor {
                 env,
                 methods: Methods::new(),
                 watcher,
+                opened_at,
                 lock,
             }),
         })

@@ -7,7 +7,7 @@ use berth_record::{ContainerRecord, StdioRecord};
 use tokio::time::Duration;
 
 use crate::reply::{Begun, Reply};
-use crate::types::{RunSpec, Started};
+use crate::types::{MadeBundle, RunSpec, Started};
 use crate::{Error, Supervisor, bundle, container, runtimes};
 
 /// All labels together, keys and values.
@@ -58,7 +58,11 @@ impl Supervisor {
         };
         reply.stage("looking at the bundle");
         match self.prepare(operation, &spec, request_id).await {
-            Ok((incarnation, record)) => self.reserve(operation, spec.key, incarnation, record, reply).await,
+            Ok((incarnation, record)) => {
+                let made = spec.made.map(Box::new);
+                self.reserve(operation, spec.key, incarnation, record, made, reply)
+                    .await
+            }
             Err(error) => reply.send(Err(error)),
         }
         answer.get().await
@@ -75,10 +79,17 @@ impl Supervisor {
         let key = &spec.key;
         let config = env.config();
         let folder = env.layout.container(key);
-        let runtime = runtimes::resolve(&config.runtime, &spec.runtime, operation, key, &folder)?;
+        let options = &spec.runtime_options;
+        let runtime = runtimes::resolve(&config.runtime, &spec.runtime, options, operation, key, &folder)?;
+        let bundle = match &spec.made {
+            Some(_) => env.layout.bundle(key),
+            None => spec.bundle.clone(),
+        };
         let (of, path) = (key.clone(), spec.bundle.clone());
         // Where others hang on dead disks the look is left out: it only makes for plainer answers, and the creator has its own.
-        if let Some(thread) = env.lanes.bundles.free(PATIENCE).await {
+        if spec.made.is_none()
+            && let Some(thread) = env.lanes.bundles.free(PATIENCE).await
+        {
             let disks = env.disks.clone();
             let looking = thread.run(move || {
                 // What can't be reached is told by the look itself.
@@ -106,7 +117,8 @@ impl Supervisor {
             boot_id: env.boot_id.clone(),
             request_id,
             run: operation == "run",
-            bundle: spec.bundle.clone(),
+            bundle,
+            own_bundle: spec.made.is_some(),
             runtime,
             stdio: StdioRecord::from(&spec.stdio.clone().resolve(&config.log)),
             labels: spec.labels.clone(),
@@ -126,6 +138,7 @@ impl Supervisor {
         key: ContainerKey,
         incarnation: Incarnation,
         record: ContainerRecord,
+        mut made: Option<Box<MadeBundle>>,
         mut reply: Reply<Started>,
     ) {
         loop {
@@ -145,9 +158,9 @@ impl Supervisor {
                 );
                 return reply.send(Err(Error::new(ErrorCode::AlreadyExists, operation, &key, message)));
             }
-            match container::run(self.env(), key.clone(), incarnation, record.clone(), reply) {
+            match container::run(self.env(), key.clone(), incarnation, record.clone(), made, reply) {
                 Ok(()) => return,
-                Err(back) => reply = back,
+                Err(back) => (made, reply) = back,
             }
         }
     }
@@ -189,7 +202,16 @@ fn check(operation: &'static str, spec: &RunSpec) -> Result<(), Error> {
                 return error(format!("the FIFO {} is not an absolute path", path.display()));
             }
         }
-        StdioTo::Null => {}
+        StdioTo::File(path) if !path.is_absolute() => {
+            return error(format!("the file {} is not an absolute path", path.display()));
+        }
+        StdioTo::Logger(logger) if !logger.program.is_absolute() => {
+            return error(format!(
+                "the logger {} is not an absolute path",
+                logger.program.display()
+            ));
+        }
+        StdioTo::Null | StdioTo::File(_) | StdioTo::Logger(_) => {}
     }
     Ok(())
 }

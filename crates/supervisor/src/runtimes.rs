@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_core::{ContainerKey, ErrorCode};
 use berth_record::{DriverKind, RuntimeRecord};
 
-use crate::types::RuntimeInfo;
+use crate::types::{RuntimeInfo, RuntimeOptions};
 use crate::{Error, Runtime, RuntimeConfig};
 
 /// The runtime that is part of the shim: it needs no program.
@@ -22,13 +22,33 @@ const KNOWN: [&str; 5] = [EMBEDDED, "runc", "crun", "youki", "runsc"];
 pub(crate) fn resolve(
     config: &RuntimeConfig,
     wanted: &str,
+    options: &RuntimeOptions,
+    operation: &'static str,
+    key: &ContainerKey,
+    folder: &Path,
+) -> Result<RuntimeRecord, Error> {
+    let mut record = find_record(config, wanted, options.allow_path, operation, key, folder)?;
+    record.systemd_cgroup |= options.systemd_cgroup;
+    record.no_pivot_root |= options.no_pivot_root;
+    record.no_new_keyring |= options.no_new_keyring;
+    // The embedded one's state goes with the container's folder, and nobody else reads it.
+    if let (Some(root), DriverKind::Command) = (&options.root, record.kind) {
+        record.root = root.join(key.namespace.as_str());
+    }
+    Ok(record)
+}
+
+fn find_record(
+    config: &RuntimeConfig,
+    wanted: &str,
+    allow_path: bool,
     operation: &'static str,
     key: &ContainerKey,
     folder: &Path,
 ) -> Result<RuntimeRecord, Error> {
     let error = |code, message: String| Err(Error::new(code, operation, key, message));
     if wanted.contains('/') && !config.runtimes.contains_key(wanted) {
-        if !config.allow_paths {
+        if !config.allow_paths && !allow_path {
             let message =
                 "a runtime is named by its name; the configuration does not allow paths (runtime.allow_paths)";
             return error(ErrorCode::InvalidArgument, message.into());
@@ -58,7 +78,7 @@ pub(crate) fn resolve(
         (wanted, _) => wanted,
     };
     let known = config.runtimes.get(name);
-    if known.is_none() && !KNOWN.contains(&name) {
+    if known.is_none() && !KNOWN.contains(&name) && !allow_path {
         let message = format!("runtime {name:?} is not in the configuration; add [runtimes.{name}] with its path");
         return error(ErrorCode::InvalidArgument, message);
     }

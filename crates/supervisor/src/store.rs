@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use berth_core::{ContainerKey, Stdio, StdioTo};
 use berth_record::{ContainerRecord, Folder, Layout, folder_name, parse_folder_name};
-use berth_sys::{dir, file};
+use berth_sys::{dir, file, mounts};
+
+use crate::types::MadeBundle;
 
 /// A folder on its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +105,36 @@ fn tomb_name(key: &ContainerKey, incarnation: &str) -> String {
 
 fn absent_is_done(done: io::Result<()>) -> io::Result<()> {
     match done {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the bundle of a container of containerd's API. What lies there is an earlier one's: the id is ours.
+pub(crate) fn make_bundle(layout: &Layout, key: &ContainerKey, made: &MadeBundle) -> io::Result<()> {
+    remove_bundle(layout, key)?;
+    // Programs in a user namespace of their own pass through it.
+    let namespace = dir::make_at(dir::make_all(&layout.bundles(), 0o711)?, key.namespace.as_str(), 0o711)?;
+    let mode = if made.group.is_some() { 0o710 } else { 0o700 };
+    let bundle = dir::make_new_at(namespace, key.id.as_str(), mode)?;
+    if let Some(gid) = made.group {
+        std::os::unix::fs::fchown(&bundle, None, Some(gid))?;
+    }
+    dir::make_at(&bundle, "rootfs", 0o711)?;
+    file::write_aside(&bundle, "config.json", &made.config, 0o600)
+}
+
+/// Unmounts and removes it. Nothing there = done.
+pub(crate) fn remove_bundle(layout: &Layout, key: &ContainerKey) -> io::Result<()> {
+    let bundle = layout.bundle(key);
+    if !bundle.exists() {
+        return Ok(());
+    }
+    for point in mounts::below(&bundle)? {
+        mounts::detach(&point)?;
+    }
+    let namespace = dir::open_path(&layout.bundles().join(key.namespace.as_str()))?;
+    match dir::remove_tree(namespace, key.id.as_str()) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_core::{ContainerKey, ErrorCode, ExecId, ExitStatus, Namespace, RequestId, Signal, TerminalSize};
+use berth_core::{ContainerKey, Cursor, ErrorCode, ExecId, ExitStatus, Namespace, RequestId, Signal, TerminalSize};
 use berth_record::{Folder, Lock};
 use berth_wire::shim as wire;
 
@@ -27,6 +27,7 @@ pub(crate) struct Inner {
     pub(crate) env: Arc<Env>,
     pub(crate) methods: Methods,
     pub(crate) watcher: Watcher,
+    pub(crate) opened_at: Cursor,
     /// Held as long as this supervisor lives.
     #[expect(dead_code, reason = "its drop is what matters")]
     pub(crate) lock: Option<Lock>,
@@ -38,6 +39,8 @@ pub(crate) struct Methods {
     pub(crate) create: Requests<Started>,
     start: Requests<u32>,
     exec: Requests<ExecStarted>,
+    add_exec: Requests<()>,
+    start_exec: Requests<ExecStarted>,
     signal: Requests<()>,
     stop: Requests<ExitStatus>,
     delete: Requests<Deleted>,
@@ -58,6 +61,8 @@ impl Methods {
             create: Requests::new("create"),
             start: Requests::new("start"),
             exec: Requests::new("exec"),
+            add_exec: Requests::new("exec"),
+            start_exec: Requests::new("start"),
             signal: Requests::new("signal"),
             stop: Requests::new("stop"),
             delete: Requests::new("delete"),
@@ -186,6 +191,23 @@ impl Supervisor {
         .await
     }
 
+    /// Takes the id of an exec that `start_exec` starts; until then it is in the container's view without a pid. Not kept across a
+    /// restart of the daemon.
+    pub async fn add_exec(&self, key: ContainerKey, spec: ExecSpec) -> Result<(), Error> {
+        let spec = Box::new(spec);
+        self.ask(&self.methods().add_exec, &key, None, |reply| Wish::AddExec {
+            spec,
+            reply,
+        })
+        .await
+    }
+
+    /// Starts an exec that was added; answers its pid.
+    pub async fn start_exec(&self, key: ContainerKey, exec: ExecId) -> Result<u32, Error> {
+        let wish = |reply| Wish::StartExec { exec, reply };
+        Ok(self.ask(&self.methods().start_exec, &key, None, wish).await?.pid)
+    }
+
     /// Sends a signal to the init, to one exec, or with `all` to every process of the container.
     pub async fn signal(
         &self,
@@ -268,6 +290,12 @@ impl Supervisor {
             reply,
         })
         .await
+    }
+
+    /// The container as its records have it, without asking its shim.
+    pub async fn look(&self, key: &ContainerKey) -> Result<ContainerView, Error> {
+        let snapshot = self.find("get", key)?.snapshot().await;
+        Ok(snapshot.ok_or_else(|| Self::unknown("get", key))?.view.clone())
     }
 
     pub async fn get(&self, key: ContainerKey, processes: bool) -> Result<ContainerView, Error> {
@@ -403,6 +431,16 @@ impl Supervisor {
             let message = format!("no answer within {} ms", timeout.as_millis());
             Err(Error::new(ErrorCode::Timeout, "probe", "supervisor", message))
         })
+    }
+
+    /// Cursor of the newest event.
+    pub fn event_head(&self) -> Cursor {
+        self.env().bus.head()
+    }
+
+    /// Cursor of the newest event before this daemon told any.
+    pub fn opened_at(&self) -> Cursor {
+        self.inner.opened_at
     }
 
     /// Live calls, the oldest first.

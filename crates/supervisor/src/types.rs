@@ -22,6 +22,42 @@ pub struct RunSpec {
     pub stop_timeout: Option<Duration>,
     /// Counted from the permit.
     pub start_timeout: Option<Duration>,
+    /// For a caller whose API hands over a spec in place of a bundle: the daemon makes one and removes it with the container.
+    pub made: Option<MadeBundle>,
+    pub runtime_options: RuntimeOptions,
+}
+
+/// What a bundle is made of.
+#[derive(Debug, Clone, Default)]
+pub struct MadeBundle {
+    /// config.json, to the byte.
+    pub config: Vec<u8>,
+    /// Mounted in this order at `rootfs`.
+    pub rootfs: Vec<RootfsMount>,
+    /// Who may pass through it to the root file system: root's group inside, where the spec maps groups.
+    pub group: Option<u32>,
+}
+
+/// As mount(8) takes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RootfsMount {
+    pub kind: String,
+    pub source: String,
+    /// Below the root file system; empty = the root file system itself.
+    pub target: String,
+    pub options: Vec<String>,
+}
+
+/// On top of what the configuration says about the runtime.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeOptions {
+    /// The runtime may be given as a path, whatever the configuration says: the caller's API names programs so.
+    pub allow_path: bool,
+    /// `--root` of a command, below which the namespace's own folder lies.
+    pub root: Option<PathBuf>,
+    pub systemd_cgroup: bool,
+    pub no_pivot_root: bool,
+    pub no_new_keyring: bool,
 }
 
 impl RunSpec {
@@ -35,6 +71,8 @@ impl RunSpec {
             stop_signal: None,
             stop_timeout: None,
             start_timeout: None,
+            made: None,
+            runtime_options: RuntimeOptions::default(),
         }
     }
 }
@@ -98,6 +136,8 @@ pub struct StopSpec {
 pub struct Deleted {
     /// `None` if it was gone already.
     pub exit: Option<ExitStatus>,
+    /// That it had; 0 = none.
+    pub pid: u32,
     /// What could not be removed yet and is retried in the background; empty = nothing is left.
     pub left: Vec<String>,
 }
@@ -136,6 +176,8 @@ pub struct ContainerView {
     pub state: ContainerState,
     /// 0 = none yet, or ended.
     pub pid: u32,
+    /// Likewise, but also after the end.
+    pub last_pid: u32,
     /// Nanoseconds since the Unix epoch, 0 = not yet.
     pub created_at: i64,
     pub started_at: i64,
@@ -158,11 +200,16 @@ pub struct ContainerView {
 #[derive(Debug, Clone)]
 pub struct ExecView {
     pub exec_id: ExecId,
+    /// 0 = none yet, or ended.
     pub pid: u32,
+    /// Likewise, but also after the end.
+    pub last_pid: u32,
     pub started_at: i64,
-    /// `None` = it runs.
+    /// `None` = it runs, or has not been started.
     pub exit: Option<ExitStatus>,
     pub terminal: bool,
+    /// `None` if an earlier daemon started it.
+    pub stdio: Option<Stdio>,
 }
 
 #[derive(Debug, Clone)]
@@ -272,6 +319,8 @@ pub struct StatsSample {
     /// Nanoseconds since the Unix epoch.
     pub at: i64,
     pub containers: Vec<ContainerStats>,
+    /// Of cgroups v2 alone.
+    pub unified: bool,
 }
 
 /// Units as in `berth.v1.ContainerStats`.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use berth_core::{ContainerId, ErrorCode, EventKind, LogSpec, Namespace, StdioTo, Stream};
 use berth_supervisor::{
-    AttachInput, Error, EventQuery, ExecOverrides, ExecProcess, ExecSpec, LogQuery, Resources, Rlimit, RunSpec, Since,
-    StatsQuery, StopSpec, Update,
+    AttachInput, Error, EventQuery, ExecOverrides, ExecProcess, ExecSpec, LogQuery, Resources, Rlimit, RunSpec,
+    RuntimeOptions, Since, StatsQuery, StopSpec, Update,
 };
 use berth_wire::v1;
 
@@ -65,6 +65,8 @@ pub fn spec(subject: &Subject, spec: v1::ContainerSpec) -> Result<RunSpec, Error
             .map(|ms| subject.milliseconds("container.stop_timeout_ms", ms, 0))
             .transpose()?,
         start_timeout,
+        made: None,
+        runtime_options: RuntimeOptions::default(),
     })
 }
 

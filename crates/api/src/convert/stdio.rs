@@ -25,8 +25,20 @@ impl Subject {
                 stdin: self.fifo("stdio.fifo.stdin", &fifo.stdin)?,
                 stdout: self.fifo("stdio.fifo.stdout", &fifo.stdout)?,
                 stderr: self.fifo("stdio.fifo.stderr", &fifo.stderr)?,
+                owner: None,
             }),
             Some(v1::stdio::To::Log(log)) => StdioTo::Log(self.log(&log)?),
+            Some(v1::stdio::To::File(file)) => {
+                return Err(self.refuse(
+                    "stdio.file",
+                    file.path,
+                    "null, fifo or log: a file only stands in answers",
+                ));
+            }
+            Some(v1::stdio::To::Logger(logger)) => {
+                let allowed = "null, fifo or log: a logger only stands in answers";
+                return Err(self.refuse("stdio.logger", logger.program, allowed));
+            }
         };
         let size = self.size("stdio.width", stdio.width, "stdio.height", stdio.height, true)?;
         Ok(Stdio {
@@ -108,6 +120,13 @@ pub fn stdio(stdio: Stdio) -> v1::Stdio {
             stdin: text(fifo.stdin),
             stdout: text(fifo.stdout),
             stderr: text(fifo.stderr),
+        }),
+        StdioTo::File(path) => v1::stdio::To::File(v1::StdioFile {
+            path: path.to_string_lossy().into_owned(),
+        }),
+        StdioTo::Logger(logger) => v1::stdio::To::Logger(v1::StdioLogger {
+            program: logger.program.to_string_lossy().into_owned(),
+            args: logger.args,
         }),
         StdioTo::Log(log) => v1::stdio::To::Log(v1::StdioLog {
             format: match log.format {

@@ -6,6 +6,7 @@
 
 mod cgroupfs;
 mod devices;
+mod given;
 mod masks;
 mod mounts;
 pub(crate) mod options;
@@ -18,6 +19,7 @@ use oci_spec::runtime::{Mount, Spec};
 
 use crate::error::{Context, OciError};
 
+pub use given::{RootfsMount, mount_rootfs};
 pub(crate) use masks::seal;
 
 /// A prepared root: everything is mounted in it, it is not yet `/`.

@@ -1,6 +1,8 @@
 //! What a creator does. It blocks, it may be killed anywhere, and whatever it leaves half done a later Delete removes.
 
+use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -190,7 +192,13 @@ impl At<'_> {
     fn create(&mut self, call: &Call<'_>, ends: Option<&Ends>) -> Result<(), Failed> {
         let setting = self.setting;
         let console = self.console(ends);
-        let stdio = stdio(ends, console.as_deref())?;
+        let file = opened(ends)?;
+        let stdio = stdio(ends, file.as_ref(), console.as_deref())?;
+        if !setting.rootfs.is_empty() {
+            self.stage("rootfs", |_| {
+                runtime::mount_rootfs(&setting.bundle, &rootfs(&setting.rootfs))
+            })?;
+        }
         self.stage("bundle", |_| {
             process_json::keep(&setting.bundle, stdio.terminal(), &setting.folder)
         })?;
@@ -205,7 +213,8 @@ impl At<'_> {
 
     fn exec(&mut self, call: &Call<'_>, exec: &Exec, ends: Option<&Ends>) -> Result<(), Failed> {
         let console = self.console(ends);
-        let stdio = stdio(ends, console.as_deref())?;
+        let file = opened(ends)?;
+        let stdio = stdio(ends, file.as_ref(), console.as_deref())?;
         let process = process_json::for_exec(exec, &self.setting.folder)?;
         let args = ExecArgs {
             call: *call,
@@ -228,7 +237,7 @@ impl At<'_> {
     fn console(&self, ends: Option<&Ends>) -> Option<PathBuf> {
         match ends {
             Some(Ends::Console(name)) => Some(self.work.join(name)),
-            Some(Ends::Fds { .. }) | None => None,
+            Some(Ends::Fds { .. } | Ends::File(_)) | None => None,
         }
     }
 
@@ -328,8 +337,48 @@ fn thaw(pid: u32) {
     }
 }
 
-fn stdio<'a>(ends: Option<&'a Ends>, console: Option<&'a Path>) -> Result<runtime::Stdio<'a>, Failed> {
+fn rootfs(mounts: &[shim::Mount]) -> Vec<runtime::RootfsMount> {
+    let mount = |mount: &shim::Mount| runtime::RootfsMount {
+        kind: mount.r#type.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    };
+    mounts.iter().map(mount).collect()
+}
+
+/// A file for the output is opened here, because a disk may hold whoever opens it.
+fn opened(ends: Option<&Ends>) -> Result<Option<(OwnedFd, OwnedFd)>, Failed> {
+    let Some(Ends::File(path)) = ends else { return Ok(None) };
+    let open = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
+        Ok::<_, std::io::Error>((file::dev_null()?, file.into()))
+    };
+    let failed = |error| {
+        failed(
+            ErrorCode::InvalidArgument,
+            format!("stdio: {}: {error}", path.display()),
+        )
+    };
+    open().map(Some).map_err(failed)
+}
+
+fn stdio<'a>(
+    ends: Option<&'a Ends>,
+    file: Option<&'a (OwnedFd, OwnedFd)>,
+    console: Option<&'a Path>,
+) -> Result<runtime::Stdio<'a>, Failed> {
     use std::os::fd::AsFd;
+    if let Some((null, file)) = file {
+        return Ok(runtime::Stdio::Fds {
+            stdin: null.as_fd(),
+            stdout: file.as_fd(),
+            stderr: file.as_fd(),
+        });
+    }
     match (ends, console) {
         (_, Some(socket)) => Ok(runtime::Stdio::Console { socket }),
         (Some(Ends::Fds { stdin, stdout, stderr }), None) => Ok(runtime::Stdio::Fds {

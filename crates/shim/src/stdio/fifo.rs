@@ -39,6 +39,14 @@ pub fn for_output(path: &str) -> Result<(OwnedFd, OwnedFd), Error> {
     Ok((writer, hold))
 }
 
+/// To the process that gets it, which may open it again by `/dev/stdout`. Root owns it as it is.
+pub fn give(fd: &OwnedFd, (uid, gid): (u32, u32)) -> Result<(), Error> {
+    if (uid, gid) == (0, 0) {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(fd, Some(uid), Some(gid)).map_err(Error::io("stdio", "FIFO"))
+}
+
 /// For a container: its end must wait like any pipe.
 pub fn blocking(fd: OwnedFd) -> Result<OwnedFd, Error> {
     set_nonblocking(&fd, false).map_err(Error::io("stdio", "FIFO"))?;

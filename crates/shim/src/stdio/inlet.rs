@@ -80,8 +80,8 @@ impl Inlet {
 #[derive(Debug)]
 pub struct Feed {
     fd: Watched,
-    /// A writer that comes and goes ends nothing; CloseStdin does.
-    _hold: OwnedFd,
+    /// A writer that comes and goes ends nothing, until CloseStdin.
+    hold: Option<OwnedFd>,
 }
 
 impl Feed {
@@ -90,11 +90,16 @@ impl Feed {
         let fd = poll.watch(reader, Token::Io(owner, Part::Feed), Want::NONE);
         Ok(Feed {
             fd: fd.map_err(failed("FIFO"))?,
-            _hold: hold,
+            hold: Some(hold),
         })
     }
 
-    /// Takes what is there as far as the inlet has room. False = it is broken.
+    /// It ends with its last writer.
+    pub fn let_go(&mut self) {
+        self.hold = None;
+    }
+
+    /// Takes what is there as far as the inlet has room. False = it has ended, or is broken.
     pub fn pump(&mut self, inlet: &mut Inlet) -> bool {
         let mut buffer = [0; RELAY];
         while inlet.queue.is_empty() {

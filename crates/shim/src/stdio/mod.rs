@@ -15,6 +15,7 @@ mod inlet;
 mod output;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use berth_sys::{file, pipe::pipe, pty};
@@ -37,6 +38,8 @@ pub enum Ends {
     },
     /// Name of the console socket in the container's folder.
     Console(String),
+    /// Both output streams are appended to it; the creator opens it.
+    File(PathBuf),
 }
 
 /// The loop's ends.
@@ -126,10 +129,12 @@ impl Stdio {
                 stderr: null()?,
             }),
             To::Fifo(fifo) => {
+                let owner = (fifo.uid, fifo.gid);
                 let stdin = if fifo.stdin.is_empty() {
                     null()?
                 } else {
                     let (given, hold) = fifo::for_input(&fifo.stdin)?;
+                    fifo::give(&given, owner)?;
                     self.stdin_hold = Some(hold);
                     fifo::blocking(given)?
                 };
@@ -138,6 +143,7 @@ impl Stdio {
                         return null();
                     }
                     let (given, hold) = fifo::for_output(path)?;
+                    fifo::give(&given, owner)?;
                     self._output_holds.push(hold);
                     fifo::blocking(given)
                 };
@@ -147,6 +153,13 @@ impl Stdio {
                     stderr: output(&fifo.stderr)?,
                 })
             }
+            To::File(file) => {
+                if !file.path.starts_with('/') {
+                    return Err(bad(format!("{} is not an absolute path", file.path)));
+                }
+                Ok(Ends::File((&file.path).into()))
+            }
+            To::Logger(_) => Err(bad("a logger is not supported yet")),
             To::Log(log) => {
                 let stdin = if log.stdin {
                     let (given, write) = pipe().map_err(io("pipe"))?;
@@ -210,7 +223,11 @@ impl Stdio {
     /// The process reads end of file after what was queued.
     pub fn close_stdin(&mut self) {
         self.stdin_hold = None;
-        self.feed = None;
+        if let Some(feed) = &mut self.feed {
+            // The caller's own writers, and what they wrote, come first; nothing is typed into the terminal.
+            feed.let_go();
+            return self.pump_input();
+        }
         if self.inlet.as_mut().is_some_and(Inlet::close) {
             self.inlet = None;
         }
@@ -311,7 +328,8 @@ fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Resul
                 _hold: hold,
             })
         }
-        To::Null(_) | To::Fifo(_) => Ok(Sink::Nowhere),
+        To::File(_) | To::Logger(_) if terminal => Err(bad("a terminal's output can't go to a file or a logger yet")),
+        To::Null(_) | To::Fifo(_) | To::File(_) | To::Logger(_) => Ok(Sink::Nowhere),
         To::Log(log) => {
             let dir = (logged && !log.dir.is_empty()).then(|| log.dir.clone().into());
             let format = match log.format() {

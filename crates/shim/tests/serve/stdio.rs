@@ -63,6 +63,7 @@ fn a_fifo_is_the_containers_own() {
             stdin: text(&stdin),
             stdout: text(&stdout),
             stderr: text(&stderr),
+            ..Fifo::default()
         };
         // Nobody has opened them yet, and nothing waits for that.
         it.run(to(To::Fifo(spec)));

@@ -40,6 +40,8 @@ impl Task {
                 request_id,
                 reply,
             } => self.exec(spec, request_id, reply),
+            Wish::AddExec { spec, reply } => self.add_exec(spec, reply),
+            Wish::StartExec { exec, reply } => self.start_exec(exec, reply),
             Wish::Signal {
                 exec,
                 signal,
@@ -139,6 +141,9 @@ impl Task {
         };
         let (code, message) = match self.execs.get(exec) {
             None => (ErrorCode::NotFound, format!("no exec {exec} in this container")),
+            Some(entry) if entry.pid == 0 && !matches!(wish, Wish::Attach { .. }) => {
+                (ErrorCode::WrongState, format!("exec {exec} was not started yet"))
+            }
             Some(entry) if entry.exit.is_some() && !matches!(wish, Wish::Attach { .. }) => {
                 (ErrorCode::WrongState, format!("exec {exec} has ended"))
             }

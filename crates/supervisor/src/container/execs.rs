@@ -17,12 +17,18 @@ use crate::types::{Deleted, ExecSpec, ExecStarted, NewEvent};
 /// On top of the runtime's own deadline.
 const SLACK: Duration = Duration::from_secs(5);
 
+#[derive(Default)]
 pub(crate) struct Exec {
-    /// 0 = it is being started.
+    /// 0 = it is being started, or waits to be.
     pub(super) pid: u32,
     pub(super) started_at: i64,
     pub(super) terminal: bool,
     pub(super) request_id: String,
+    pub(super) stdio: Option<Stdio>,
+    /// It waits to be started.
+    pub(super) added: Option<Box<ExecSpec>>,
+    /// It was added before it was started, and stays until it is deleted, whatever comes of its start.
+    pub(super) stays: bool,
     /// Once it was told.
     pub(super) exit: Option<ExitStatus>,
     /// Its end came before the answer to its start did.
@@ -35,13 +41,9 @@ impl Exec {
     /// One that the shim is at work on.
     pub(super) fn new(terminal: bool, request_id: String) -> Self {
         Self {
-            pid: 0,
-            started_at: 0,
             terminal,
             request_id,
-            exit: None,
-            ending: None,
-            callers: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -54,9 +56,6 @@ fn answer(callers: Vec<Reply<ExecStarted>>, result: &Result<ExecStarted, Error>)
 
 impl Task {
     pub(super) fn exec(&mut self, spec: Box<ExecSpec>, request_id: String, reply: Reply<ExecStarted>) {
-        let Some(link) = self.link.clone() else {
-            return reply.send(Err(calls::no_shim("exec", &self.key)));
-        };
         let same = |entry: &Exec| !request_id.is_empty() && entry.request_id == request_id;
         if let Some((exec, entry)) = self.execs.iter_mut().find(|(_, entry)| same(entry)) {
             // An earlier daemon took this request.
@@ -68,32 +67,78 @@ impl Task {
                 })),
             };
         }
-        let exec = match spec.exec_id {
-            Some(exec) if self.execs.contains_key(&exec) => {
+        match self.free_exec_id(spec.exec_id.as_ref()) {
+            Ok(exec) => self.launch_exec(exec, spec, request_id, false, reply),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    /// Takes the id and keeps the rest until it is started.
+    pub(super) fn add_exec(&mut self, spec: Box<ExecSpec>, reply: Reply<()>) {
+        let exec = match self.free_exec_id(spec.exec_id.as_ref()) {
+            Ok(exec) => exec,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let entry = Exec {
+            stdio: Some(spec.stdio.clone()),
+            added: Some(spec.clone()),
+            stays: true,
+            ..Exec::new(spec.stdio.terminal, String::new())
+        };
+        self.execs.insert(exec, entry);
+        self.publish();
+        reply.send(Ok(()));
+    }
+
+    /// Starts one that was added.
+    pub(super) fn start_exec(&mut self, exec: ExecId, reply: Reply<ExecStarted>) {
+        let Some(entry) = self.execs.get_mut(&exec) else {
+            let message = format!("no exec {exec} in this container");
+            return reply.send(Err(self.error("start", ErrorCode::NotFound, message)));
+        };
+        let Some(spec) = entry.added.take() else {
+            let message = format!("exec {exec} was started already");
+            return reply.send(Err(self.error("start", ErrorCode::WrongState, message)));
+        };
+        self.launch_exec(exec, spec, String::new(), true, reply);
+    }
+
+    /// The wanted id if nobody has it, or a new one.
+    fn free_exec_id(&self, wanted: Option<&ExecId>) -> Result<ExecId, Error> {
+        match wanted {
+            Some(exec) if self.execs.contains_key(exec) => {
                 let message =
                     format!("exec id {exec} is in use; delete that exec first, or let the daemon choose an id");
-                return reply.send(Err(self.error("exec", ErrorCode::AlreadyExists, message)));
+                Err(self.error("exec", ErrorCode::AlreadyExists, message))
             }
-            Some(exec) => exec,
-            None => match berth_record::random::hex::<8>()
+            Some(exec) => Ok(exec.clone()),
+            None => berth_record::random::hex::<8>()
                 .map_err(|e| e.to_string())
                 .and_then(|hex| hex.parse().map_err(|e: berth_core::Error| e.to_string()))
-            {
-                Ok(exec) => exec,
-                Err(e) => {
-                    return reply.send(Err(self.error(
-                        "exec",
-                        ErrorCode::Internal,
-                        format!("make an exec id: {e}"),
-                    )));
-                }
-            },
+                .map_err(|e| self.error("exec", ErrorCode::Internal, format!("make an exec id: {e}"))),
+        }
+    }
+
+    fn launch_exec(
+        &mut self,
+        exec: ExecId,
+        spec: Box<ExecSpec>,
+        request_id: String,
+        stays: bool,
+        reply: Reply<ExecStarted>,
+    ) {
+        let Some(link) = self.link.clone() else {
+            return reply.send(Err(calls::no_shim("exec", &self.key)));
         };
         let config = self.env.config();
         let stdio: Stdio = spec.stdio.resolve(&config.log);
         reply.stage("starting");
-        let mut entry = Exec::new(stdio.terminal, request_id.clone());
-        entry.callers.push(reply);
+        let entry = Exec {
+            stdio: Some(stdio.clone()),
+            stays,
+            callers: vec![reply],
+            ..Exec::new(stdio.terminal, request_id.clone())
+        };
         self.execs.insert(exec.clone(), entry);
         self.publish();
         stage!("exec.reserved");
@@ -155,6 +200,14 @@ impl Task {
             Ok(response) => response,
             Err(error) => {
                 let Some(entry) = self.execs.remove(&exec) else { return };
+                if entry.stays {
+                    let left = Exec {
+                        stdio: entry.stdio,
+                        stays: true,
+                        ..Exec::new(entry.terminal, String::new())
+                    };
+                    self.execs.insert(exec, left);
+                }
                 if let Some(Ending { ack: Some(number), .. }) = entry.ending {
                     self.ack(number);
                 }
@@ -234,6 +287,10 @@ impl Task {
         let Some(entry) = self.execs.get(&exec) else {
             return reply.send(Ok(Deleted::default()));
         };
+        if entry.stays && entry.pid == 0 && entry.callers.is_empty() {
+            // It was not started, or could not be: the shim knows nothing of it.
+            return self.exec_deleted(exec, Ok(()), reply);
+        }
         if entry.exit.is_none() && !force {
             let message = format!("exec {exec} is running; signal it and wait for it first, or delete it with force");
             return reply.send(Err(self.error("delete", ErrorCode::WrongState, message)));
@@ -285,9 +342,9 @@ impl Task {
                     ErrorCode::Cancelled,
                     "the exec was deleted while it was started",
                 );
-                let exit = self.execs.remove(&exec).and_then(|entry| {
+                let (exit, pid) = self.execs.remove(&exec).map_or((None, 0), |entry| {
                     answer(entry.callers, &Err(cancelled));
-                    entry.exit
+                    (entry.exit, entry.pid)
                 });
                 if let Some(folder) = &self.folder
                     && let Err(error) = folder.remove_exec(exec.as_str())
@@ -295,7 +352,11 @@ impl Task {
                     tracing::warn!(container = %self.key, %exec, %error, "an exec's record could not be removed");
                 }
                 self.publish();
-                reply.send(Ok(Deleted { exit, left: Vec::new() }));
+                reply.send(Ok(Deleted {
+                    exit,
+                    pid,
+                    left: Vec::new(),
+                }));
             }
             Err(error) => reply.send(Err(error.into_error("delete", &self.key))),
         }

@@ -15,7 +15,7 @@ use super::task::Task;
 use super::{Fact, Link, Starter};
 use crate::env::Env;
 use crate::stage::stage;
-use crate::types::{Stage, Started};
+use crate::types::{MadeBundle, Stage, Started};
 use crate::{Error, shim, store};
 
 /// A container that was made.
@@ -42,6 +42,7 @@ struct Launch {
     env: Arc<Env>,
     key: ContainerKey,
     record: ContainerRecord,
+    bundle: Option<Box<MadeBundle>>,
     operation: &'static str,
     facts: mpsc::Sender<Fact>,
 }
@@ -52,6 +53,7 @@ impl Task {
             env: self.env.clone(),
             key: self.key.clone(),
             record: self.record.clone(),
+            bundle: self.bundle.take(),
             operation: self.start_operation(),
             facts: self.facts_in.clone(),
         };
@@ -181,6 +183,16 @@ impl Launch {
             let making = self.env.log_folders.make(&self.key, &self.record.incarnation).await;
             making.map_err(|e| self.io("make its log folder", e))?;
         }
+        let mut rootfs = Vec::new();
+        if let Some(bundle) = &self.bundle {
+            let (layout, key, made) = (self.env.layout.clone(), self.key.clone(), bundle.clone());
+            let making = tokio::task::spawn_blocking(move || store::make_bundle(&layout, &key, &made)).await;
+            making
+                .map_err(std::io::Error::other)
+                .flatten()
+                .map_err(|e| self.io("make its bundle", e))?;
+            rootfs = shim::mounts(&bundle.rootfs);
+        }
         stage!("create.prepared");
         lap("record");
 
@@ -192,7 +204,10 @@ impl Launch {
         lap("fork");
 
         let config = self.env.config();
-        let request = create_request(&self.record, &config.shim, shim::stdio(&stdio, log_dir.as_deref()));
+        let request = wire::CreateRequest {
+            rootfs,
+            ..create_request(&self.record, &config.shim, shim::stdio(&stdio, log_dir.as_deref()))
+        };
         let failed = |e: shim::CallError| e.into_error(self.operation, &self.key);
         link.client.subscribe().await.map_err(failed)?;
         made.asked = true;
@@ -253,5 +268,6 @@ pub(super) fn create_request(
         cleanup_only: false,
         drain_timeout_ms: ms(config.drain_timeout),
         oom_score_adj: config.oom_score_adj,
+        rootfs: Vec::new(),
     }
 }

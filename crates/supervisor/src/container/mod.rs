@@ -55,6 +55,15 @@ pub(crate) enum Wish {
         request_id: String,
         reply: Reply<ExecStarted>,
     },
+    /// Takes an exec's id; `StartExec` starts it.
+    AddExec {
+        spec: Box<ExecSpec>,
+        reply: Reply<()>,
+    },
+    StartExec {
+        exec: ExecId,
+        reply: Reply<ExecStarted>,
+    },
     Signal {
         exec: Option<ExecId>,
         signal: Signal,
@@ -157,7 +166,7 @@ impl Wish {
     fn input(&self) -> Option<Input> {
         Some(match self {
             Self::Start { .. } => Input::Start,
-            Self::Exec { .. } => Input::Exec,
+            Self::Exec { .. } | Self::AddExec { .. } | Self::StartExec { .. } => Input::Exec,
             Self::Signal { signal, exec: None, .. } if *signal == Signal::KILL => Input::Kill,
             Self::Signal { .. } => Input::Signal,
             Self::Stop { .. } => Input::Stop,
@@ -175,7 +184,7 @@ impl Wish {
     fn operation(&self) -> &'static str {
         match self {
             Self::Start { .. } => "start",
-            Self::Exec { .. } => "exec",
+            Self::Exec { .. } | Self::AddExec { .. } | Self::StartExec { .. } => "exec",
             Self::Signal { .. } => "signal",
             Self::Stop { .. } => "stop",
             Self::Pause { .. } => "pause",
@@ -195,6 +204,8 @@ impl Wish {
         match self {
             Self::Start { reply, .. } => reply.send(Err(error)),
             Self::Exec { reply, .. } => reply.send(Err(error)),
+            Self::AddExec { reply, .. } => reply.send(Err(error)),
+            Self::StartExec { reply, .. } => reply.send(Err(error)),
             Self::Signal { reply, .. } => reply.send(Err(error)),
             Self::Stop { reply, .. } => reply.send(Err(error)),
             Self::Pause { reply } | Self::Resume { reply } | Self::Probe { reply } => reply.send(Err(error)),

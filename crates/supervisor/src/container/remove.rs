@@ -122,6 +122,9 @@ pub(super) async fn remove(removal: Removal) -> Removed {
         env.log_folders.leave(&key, &record.incarnation);
         left.extend(remove_log(&env, &key, &record.incarnation).await);
     }
+    if record.own_bundle {
+        left.extend(remove_bundle(&env, &key).await);
+    }
     let tomb = store::bury(&env.layout, &key, &record.incarnation)
         .inspect_err(|e| left.push(format!("folder {}: {e}", env.layout.container(&key).display())))
         .ok();
@@ -137,6 +140,14 @@ async fn remove_log(env: &Arc<Env>, key: &ContainerKey, incarnation: &str) -> Op
         Err(_) => "its disk does not answer".to_owned(),
     };
     Some(format!("log folder {}: {why}", env.layout.log_dir(key).display()))
+}
+
+/// The bundle that the daemon made, and what is mounted in it. Answers what is left.
+async fn remove_bundle(env: &Arc<Env>, key: &ContainerKey) -> Option<String> {
+    let (layout, of) = (env.layout.clone(), key.clone());
+    let removing = tokio::task::spawn_blocking(move || store::remove_bundle(&layout, &of)).await;
+    let failed = removing.map_err(std::io::Error::other).flatten().err();
+    failed.map(|e| format!("bundle {}: {e}", env.layout.bundle(key).display()))
 }
 
 /// Has a shim remove all that it and the runtime made; a mute one is replaced by another. Answers what is left.
@@ -314,6 +325,9 @@ async fn try_once(env: &Arc<Env>, tomb: &Tomb) -> std::io::Result<Vec<String>> {
         left = empty(env, &tomb.key, &record, &folder, None, true).await;
         if store::keeps_log(&record) {
             left.extend(remove_log(env, &tomb.key, &record.incarnation).await);
+        }
+        if record.own_bundle && env.registry.get(&tomb.key).is_none() {
+            left.extend(remove_bundle(env, &tomb.key).await);
         }
     }
     if left.is_empty() {

@@ -18,7 +18,7 @@ use crate::env::Env;
 use crate::gate::Permit;
 use crate::reply::Reply;
 use crate::stage::stage;
-use crate::types::{Deleted, NewEvent, Started};
+use crate::types::{Deleted, MadeBundle, NewEvent, Started};
 
 pub(crate) struct Task {
     pub(super) env: Arc<Env>,
@@ -41,6 +41,8 @@ pub(crate) struct Task {
     pub(super) retrying: bool,
     /// Why the start failed.
     pub(super) failure: Option<Error>,
+    /// Until it is made.
+    pub(super) bundle: Option<Box<MadeBundle>>,
     pub(super) starter: Option<Starter>,
     pub(super) start_request_id: String,
     pub(super) permit: Option<Permit>,
@@ -59,18 +61,23 @@ pub(crate) struct Task {
     pub(super) done: bool,
 }
 
-/// A new container: takes the id and begins to wait for its permit. Gives the reply back if the id is in use.
+/// What is given back.
+type Refused = (Option<Box<MadeBundle>>, Reply<Started>);
+
+/// A new container: takes the id and begins to wait for its permit. Gives what it was given back if the id is in use.
 pub(crate) fn run(
     env: &Arc<Env>,
     key: ContainerKey,
     incarnation: Incarnation,
     record: ContainerRecord,
+    made: Option<Box<MadeBundle>>,
     reply: Reply<Started>,
-) -> Result<(), Reply<Started>> {
+) -> Result<(), Refused> {
     let (mut task, handle) = Task::new(env, key, incarnation, record);
     if !env.registry.reserve(&task.key, handle) {
-        return Err(reply);
+        return Err((made, reply));
     }
+    task.bundle = made;
     stage!("create.reserved");
     task.starter = Some(Starter::Make(reply));
     task.publish();
@@ -120,6 +127,7 @@ impl Task {
             unsaid: VecDeque::new(),
             retrying: false,
             failure: None,
+            bundle: None,
             starter: None,
             start_request_id: String::new(),
             permit: None,
@@ -297,6 +305,7 @@ impl Task {
         for joiner in self.joiners.drain(..) {
             joiner.send(Ok(Deleted {
                 exit: exit.clone(),
+                pid: self.pid,
                 left: left.clone(),
             }));
         }

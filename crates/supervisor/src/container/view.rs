@@ -27,9 +27,11 @@ impl Task {
         let execs = self.execs.iter().map(|(id, exec)| ExecView {
             exec_id: id.clone(),
             pid: if exec.exit.is_some() { 0 } else { exec.pid },
+            last_pid: exec.pid,
             started_at: exec.started_at,
             exit: exec.exit.clone(),
             terminal: exec.terminal,
+            stdio: exec.stdio.clone(),
         });
         let answered = self
             .execs
@@ -51,6 +53,7 @@ impl Task {
             labels: record.labels.clone(),
             state: self.state,
             pid: if self.exit.is_some() { 0 } else { self.pid },
+            last_pid: self.pid,
             created_at: record.created_at,
             started_at: record.started_at,
             exit: self.exit.clone(),

@@ -41,7 +41,7 @@ impl Supervisor {
         let view = self.get(query.key.clone(), false).await?;
         let log = match view.stdio.to {
             StdioTo::Log(log) => log,
-            StdioTo::Null | StdioTo::Fifo(_) => {
+            StdioTo::Null | StdioTo::Fifo(_) | StdioTo::File(_) | StdioTo::Logger(_) => {
                 return refuse(
                     ErrorCode::WrongState,
                     "its output is not kept: its stdio is not a log".into(),

@@ -9,7 +9,7 @@ use berth_wire::shim as wire;
 
 use super::CallError;
 use crate::Error;
-use crate::types::{ExecProcess, Stage};
+use crate::types::{ExecProcess, RootfsMount, Stage};
 
 impl CallError {
     /// As the caller of `operation` on `id` hears it.
@@ -45,6 +45,14 @@ pub(crate) fn stdio(stdio: &Stdio, log_dir: Option<&Path>) -> wire::Stdio {
             stdin: optional(&fifo.stdin),
             stdout: optional(&fifo.stdout),
             stderr: optional(&fifo.stderr),
+            uid: fifo.owner.map_or(0, |(uid, _)| uid),
+            gid: fifo.owner.map_or(0, |(_, gid)| gid),
+        }),
+        StdioTo::File(path) => To::File(wire::File { path: text(path) }),
+        StdioTo::Logger(logger) => To::Logger(wire::Logger {
+            program: text(&logger.program),
+            args: logger.args.clone(),
+            strict: logger.strict,
         }),
         StdioTo::Log(log) => {
             let format = match log.format.unwrap_or_default() {
@@ -68,6 +76,16 @@ pub(crate) fn stdio(stdio: &Stdio, log_dir: Option<&Path>) -> wire::Stdio {
         width: stdio.size.width.into(),
         height: stdio.size.height.into(),
     }
+}
+
+pub(crate) fn mounts(mounts: &[RootfsMount]) -> Vec<wire::Mount> {
+    let mount = |mount: &RootfsMount| wire::Mount {
+        r#type: mount.kind.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    };
+    mounts.iter().map(mount).collect()
 }
 
 pub(crate) fn driver(runtime: &RuntimeRecord) -> wire::Driver {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use berth_core::{ContainerId, ErrorCode};
-use berth_sys::cgroup::{Hierarchies, Stats};
+use berth_sys::cgroup::{Hierarchies, Stats, Version};
 use berth_sys::net_dev;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -106,6 +106,7 @@ impl StatsStream {
         blocking(&self.supervisor.env().lanes.kernel, move || StatsSample {
             at: berth_sys::time::realtime(),
             containers: views.iter().map(|view| usage(view, &hierarchies)).collect(),
+            unified: hierarchies.version() == Version::V2,
         })
         .await
     }
