@@ -7,7 +7,6 @@ use tonic::{Code, Status};
 const NAMESPACE: &str = "containerd-namespace";
 const LEASE: &str = "containerd-lease";
 
-#[allow(dead_code, reason = "not built yet")]
 /// The namespace of a request. The first value counts, as everywhere in containerd.
 pub fn namespace(metadata: &MetadataMap) -> Result<Namespace, Status> {
     let value = text(metadata, NAMESPACE)?.unwrap_or_default();

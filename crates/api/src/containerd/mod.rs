@@ -7,12 +7,15 @@
 mod containers;
 mod content;
 mod events;
+mod filter;
 mod header;
 mod images;
 mod introspection;
 mod leases;
 mod namespaces;
+mod records;
 mod tasks;
+mod time;
 mod version;
 
 use std::sync::Arc;
@@ -28,19 +31,20 @@ use crate::stream::Ending;
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
 
-#[allow(dead_code, reason = "until the services are there")]
 pub struct Shared {
     pub supervisor: Supervisor,
     pub events: events::Bus,
     pub ending: Ending,
+    pub records: records::Records,
 }
 
 impl Context {
     pub fn new(supervisor: Supervisor, ending: Ending) -> Self {
         Context(Arc::new(Shared {
+            events: events::Bus::new(supervisor.clone()),
             supervisor,
-            events: events::Bus::default(),
             ending,
+            records: records::Records::default(),
         }))
     }
 }
