@@ -16,7 +16,7 @@ use berth_wire::containerd::pack;
 use berth_wire::containerd::services::events::v1::events_server as server;
 use berth_wire::containerd::services::events::v1::{ForwardRequest, PublishRequest, SubscribeRequest};
 use berth_wire::containerd::types::Envelope;
-use prost::{Message, Name};
+use prost::Name;
 use tokio::sync::broadcast;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
@@ -55,7 +55,7 @@ impl Bus {
     }
 
     /// `topic` such as `/containers/create`; the payload's own name becomes its type URL.
-    pub fn publish(&self, namespace: &Namespace, topic: &str, event: &(impl Message + Name)) {
+    pub fn publish(&self, namespace: &Namespace, topic: &str, event: &impl Name) {
         self.put(Envelope {
             timestamp: Some(time::now()),
             namespace: namespace.to_string(),
