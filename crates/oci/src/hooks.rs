@@ -31,8 +31,10 @@ fn run(hook: &Hook, state: &str) -> Result<(), String> {
         .timeout()
         .and_then(|seconds| u64::try_from(seconds).ok())
         .map(Duration::from_secs);
-    // args[0] is the program's own name for itself; `spawn` sets the path there.
-    let args: Vec<&OsStr> = hook.args().iter().flatten().skip(1).map(OsStr::new).collect();
+    // args[0] is the program's own name for itself: dockerd, which is its own hook, finds out by it what to do.
+    let mut args = hook.args().iter().flatten().map(OsStr::new);
+    let name = args.next();
+    let args: Vec<&OsStr> = args.collect();
     let env: Vec<&str> = hook.env().iter().flatten().map(String::as_str).collect();
     // A file and not a pipe: a hook that never reads must not block the creator.
     let mut input = spawn::memory_file("state").map_err(text)?;
@@ -44,6 +46,7 @@ fn run(hook: &Hook, state: &str) -> Result<(), String> {
     let (capture, errors) = Capture::new(Keep::Tail, 4096).map_err(text)?;
     let program = Program {
         path: hook.path(),
+        name,
         args: &args,
         env: &env,
         stdio: [input.as_fd(), null.as_fd(), errors.as_fd()],

@@ -195,6 +195,7 @@ fn version(path: &Path) -> String {
         let (null, (capture, out)) = (dev_null()?, Capture::new(Keep::Head, 256)?);
         let program = Program {
             path,
+            name: None,
             args: &[OsStr::new("--version")],
             env: &[],
             stdio: [null.as_fd(), out.as_fd(), null.as_fd()],

@@ -5,7 +5,7 @@
 //! execve is an error of [`spawn`], not an exit status.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::{CStr, CString, OsStr},
     fs::File,
     io::{self, Read},
     os::{
@@ -18,10 +18,12 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// What to run. `argv[0]` is the program's path.
+/// What to run.
 #[derive(Debug)]
 pub struct Program<'a> {
     pub path: &'a Path,
+    /// `argv[0]`; `None` = the path.
+    pub name: Option<&'a OsStr>,
     /// Without `argv[0]`.
     pub args: &'a [&'a OsStr],
     /// `NAME=value` strings: the whole environment.
@@ -132,7 +134,8 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Running> {
         .iter()
         .map(|var| c(var.as_bytes()))
         .collect::<io::Result<Vec<_>>>()?;
-    let mut argv = vec![path.as_ptr()];
+    let name = program.name.map(|name| c(name.as_bytes())).transpose()?;
+    let mut argv = vec![name.as_ref().unwrap_or(&path).as_ptr()];
     argv.extend(args.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]));
     let mut envp: Vec<_> = env.iter().map(|var| var.as_ptr()).collect();
     envp.push(std::ptr::null());
@@ -157,7 +160,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Running> {
     if pid == 0 {
         let stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
         // SAFETY: we are the child; argv and envp are null-terminated arrays of C strings that are still alive.
-        unsafe { become_program(&argv, &envp, stdio, report.as_raw_fd(), parent) }
+        unsafe { become_program(&path, &argv, &envp, stdio, report.as_raw_fd(), parent) }
     }
     drop(report);
     let mut errno = [0; 4];
@@ -185,6 +188,7 @@ pub fn spawn(program: &Program<'_>) -> io::Result<Running> {
 /// # Safety
 /// Only in a forked child; `argv` and `envp` must be null-terminated arrays of valid C strings.
 unsafe fn become_program(
+    path: &CStr,
     argv: &[*const libc::c_char],
     envp: &[*const libc::c_char],
     stdio: [RawFd; 3],
@@ -212,7 +216,7 @@ unsafe fn become_program(
         // Marks rather than closes: the report must live until execve succeeds.
         failed |= libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0;
         if !failed {
-            libc::execve(argv[0], argv.as_ptr(), envp.as_ptr());
+            libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
         }
         let errno = (*libc::__errno_location()).to_ne_bytes();
         libc::write(report, errno.as_ptr().cast(), errno.len());
@@ -307,10 +311,15 @@ mod test {
     use crate::file::dev_null;
 
     fn run(script: &str, timeout: Duration) -> (Ended, String) {
+        run_as(None, script, timeout)
+    }
+
+    fn run_as(name: Option<&str>, script: &str, timeout: Duration) -> (Ended, String) {
         let null = dev_null().expect("null");
         let (capture, out) = Capture::new(Keep::Tail, 64).expect("pipe");
         let running = spawn(&Program {
             path: Path::new("/bin/sh"),
+            name: name.map(OsStr::new),
             args: &[OsStr::new("-c"), OsStr::new(script)],
             env: &["PATH=/usr/bin:/bin"],
             stdio: [null.as_fd(), out.as_fd(), out.as_fd()],
@@ -361,11 +370,19 @@ mod test {
     }
 
     #[test]
+    fn a_program_goes_by_the_name_that_it_is_given() {
+        let (ended, said) = run_as(Some("its-name"), "tr '\\0' ' ' </proc/$$/cmdline", LONG);
+        assert_eq!(ended, Ended::Exited(0));
+        assert!(said.starts_with("its-name -c"), "{said}");
+    }
+
+    #[test]
     fn a_failed_execve_is_an_error() {
         let null = dev_null().expect("null");
         for (path, error) in [("/nowhere/at/all", libc::ENOENT), ("/etc/passwd", libc::EACCES)] {
             let program = Program {
                 path: Path::new(path),
+                name: None,
                 args: &[],
                 env: &[],
                 stdio: [null.as_fd(); 3],

@@ -96,6 +96,7 @@ impl<'a> Run<'a> {
         };
         let running = spawn(&Program {
             path: binary,
+            name: None,
             args,
             env: ENV,
             stdio,
