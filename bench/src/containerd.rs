@@ -2,32 +2,19 @@
 
 use crate::bundle::Bundle;
 use crate::error::Result;
-use prost::Message;
-use prost_types::Any;
-use proto::containers::containers_client::ContainersClient;
-use proto::containers::{Container, CreateContainerRequest, DeleteContainerRequest, RuncOptions, container};
-use proto::tasks::tasks_client::TasksClient;
-use proto::tasks::{
-    CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest, ListTasksRequest,
-    StartRequest, WaitRequest,
+use berth_wire::containerd::services::containers::v1::{
+    Container, CreateContainerRequest, DeleteContainerRequest, container, containers_client::ContainersClient,
 };
+use berth_wire::containerd::services::tasks::v1::{
+    CreateTaskRequest, DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, KillRequest, ListTasksRequest,
+    StartRequest, WaitRequest, tasks_client::TasksClient,
+};
+use berth_wire::containerd::{json, pack, runc, task};
+use prost_types::Any;
 use std::path::Path;
 use tonic::Request;
 use tonic::transport::Channel;
 
-#[allow(clippy::all, rust_2018_idioms, reason = "generated")]
-mod proto {
-    pub mod containers {
-        include!(concat!(env!("OUT_DIR"), "/containerd.services.containers.v1.rs"));
-    }
-    pub mod tasks {
-        include!(concat!(env!("OUT_DIR"), "/containerd.services.tasks.v1.rs"));
-    }
-}
-
-const SPEC: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
-const RUNNING: u32 = 2;
 const SIGKILL: u32 = 9;
 
 #[derive(Clone)]
@@ -57,23 +44,21 @@ impl Containerd {
 
     pub async fn start(&self, bundle: &Bundle, stdout: String, stderr: String) -> Result<u32> {
         let (mut containers, mut tasks) = (self.containers.clone(), self.tasks.clone());
-        let options = RuncOptions {
+        let options = runc::Options {
             binary_name: self.runtime.clone(),
-        };
-        let options = Any {
-            type_url: "containerd.runc.v1.Options".into(),
-            value: options.encode_to_vec(),
+            ..Default::default()
         };
         let container = Container {
             id: bundle.id.clone(),
             runtime: Some(container::Runtime {
                 name: "io.containerd.runc.v2".into(),
-                options: Some(options),
+                options: Some(pack(&options)),
             }),
             spec: Some(Any {
-                type_url: SPEC.into(),
+                type_url: json::SPEC.into(),
                 value: bundle.spec.clone(),
             }),
+            ..Default::default()
         };
         containers
             .create(request(CreateContainerRequest {
@@ -145,7 +130,7 @@ impl Containerd {
         let mut tasks = self.tasks.clone();
         let (container_id, exec_id) = (id.to_owned(), exec_id.to_owned());
         let spec = Some(Any {
-            type_url: PROCESS.into(),
+            type_url: json::PROCESS.into(),
             value: process.to_vec(),
         });
         let exec = ExecProcessRequest {
@@ -176,13 +161,13 @@ impl Containerd {
         let tasks = self
             .tasks
             .clone()
-            .list(request(ListTasksRequest {}))
+            .list(request(ListTasksRequest::default()))
             .await?
             .into_inner()
             .tasks;
         Ok(tasks
             .into_iter()
-            .filter(|task| task.status == RUNNING)
+            .filter(|task| task.status() == task::Status::Running)
             .map(|task| (task.id, task.pid))
             .collect())
     }
