@@ -259,17 +259,19 @@ mod test {
         let key = ContainerKey::parse("", "a").unwrap();
         let folder = Arc::new(Folder::create(&layout, &key).unwrap());
         let launcher = Launcher::new(Path::new("/usr/bin/yes"), true).unwrap();
-        let mut pids = Vec::new();
+        let mut templates = Vec::new();
         for _ in 0..2 {
-            pids.push(launcher.template().unwrap().process.pid());
+            templates.push(launcher.template().unwrap());
             let forked = tokio::time::timeout(Duration::from_secs(60), launcher.fork(&folder, &key)).await;
             let error = forked.expect("a deadline").err().expect("no shim");
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
-        assert_ne!(pids[0], pids[1]);
-        for pid in pids {
-            while Path::new(&format!("/proc/{pid}")).exists() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_ne!(templates[0].process.pid(), templates[1].process.pid());
+        for template in templates {
+            template.process.ended().await;
+            // Its reaper is woken by the same end.
+            while Path::new(&format!("/proc/{}", template.process.pid())).exists() {
+                tokio::task::yield_now().await;
             }
         }
         std::fs::remove_dir_all(root).unwrap();
