@@ -55,6 +55,12 @@ const TABLE: &[Row] = &[
         never: &["tokio", "tonic", "prost"],
     },
     Row {
+        name: "berth-doctor",
+        own: &["berth-core", "berth-sys", "berth-record"],
+        foreign: None,
+        never: &["tokio", "tonic", "prost"],
+    },
+    Row {
         name: "berth-oci",
         own: &["berth-sys"],
         foreign: None,
@@ -86,7 +92,13 @@ const TABLE: &[Row] = &[
     },
     Row {
         name: "berthd",
-        own: &["berth-api", "berth-supervisor", "berth-record", "berth-core"],
+        own: &[
+            "berth-api",
+            "berth-supervisor",
+            "berth-record",
+            "berth-doctor",
+            "berth-core",
+        ],
         foreign: None,
         never: &["berth-runtime", "berth-shim"],
     },

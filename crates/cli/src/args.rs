@@ -91,6 +91,8 @@ pub enum Command {
     Inspect(cmd::inspect::InspectArgs),
     /// Write a config.json to start from
     Spec(cmd::spec::SpecArgs),
+    /// Say what is wrong on this machine, with or without a running berthd (runs `berthd doctor`)
+    Doctor(cmd::doctor::DoctorArgs),
     /// Show the versions of berth and berthd
     Version,
 }

@@ -46,9 +46,21 @@ pub enum Command {
     /// Print or check a configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say what is wrong with containers, shims, mounts and folders here, with or without a running daemon
+    Doctor(DoctorArgs),
     /// Print the stages at which BERTH_KILL_AT can end this build, one a line
     #[command(hide = true)]
     FailPoints,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Mend what can be mended safely; more of it can while no daemon runs
+    #[arg(long)]
+    pub fix: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]

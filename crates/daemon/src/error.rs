@@ -21,6 +21,8 @@ pub enum Error {
     NotASocket(PathBuf),
     #[error("find berth-shim: neither beside berthd nor in PATH; name it with --shim or daemon.shim")]
     NoShim,
+    #[error("examine the state: {0}")]
+    Doctor(#[from] berth_doctor::Error),
     #[error("{0}")]
     Supervisor(#[from] berth_supervisor::Error),
     #[error("built without the feature {what}")]
@@ -38,6 +40,7 @@ impl Error {
             | Error::AddressInUse(_)
             | Error::NotASocket(_)
             | Error::Supervisor(_)
+            | Error::Doctor(_)
             | Error::NotBuilt { .. }
             | Error::Serve(_) => ExitCode::FAILURE,
         }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod doctor;
 mod error;
 mod listen;
 mod logging;
@@ -28,9 +29,14 @@ fn main() -> ExitCode {
         Some(Command::Config(ConfigCommand::Default)) => print(&config::keys::default_file()),
         Some(Command::Config(ConfigCommand::Check { file })) => check(cli.flags, file),
         Some(Command::FailPoints) => fail_points(),
+        Some(Command::Doctor(args)) => return report(doctor::run(&cli.flags, &args)),
     };
+    report(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn report(done: Result<ExitCode, Error>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Where standard error is closed there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "berthd: {error}");

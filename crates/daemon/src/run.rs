@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_api::Api;
+use berth_record::Layout;
 use berth_supervisor::Supervisor;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::listen::{self, Listening};
 use crate::logging::Log;
-use crate::{metrics, process, settings, systemd};
+use crate::{doctor, metrics, process, settings, systemd};
 
 /// Starts that are at work get this long to end before the daemon does.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     let metrics = metrics::start(config.metrics_address.as_ref(), supervisor.clone()).await?;
     let watchdog = tokio::spawn(systemd::watchdog(address.clone(), supervisor.clone()));
     systemd::ready(&address);
+    let layout = Layout::new(&config.state, &config.root);
+    let examination = tokio::spawn(doctor::at_start(supervisor.clone(), layout));
 
     let mut daemon = Daemon {
         config,
@@ -71,6 +74,7 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     };
     systemd::stopping();
     watchdog.abort();
+    examination.abort();
     let result = match ended {
         // It serves until it is told to end: this is a failure.
         Some(ended) => Err(served(ended)

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod create;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod inspect;
@@ -69,6 +70,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Wait(args) => wait::wait(&context, args).await,
         Command::Inspect(args) => inspect::inspect(&context, args).await,
         Command::Spec(args) => spec::spec(&context, args),
+        Command::Doctor(args) => doctor::doctor(&context, &args),
         Command::Version => version::version(&context).await,
     }
 }

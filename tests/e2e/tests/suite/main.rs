@@ -10,6 +10,7 @@ mod conn;
 mod daemon;
 mod debian;
 mod delete;
+mod doctor;
 mod events;
 mod exec;
 mod kill_points;

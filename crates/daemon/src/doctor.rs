@@ -1,0 +1,155 @@
+//! `berthd doctor [--fix] [--json]`: what is wrong with this daemon's state, with or without a daemon; and the same look once a
+//! daemon has adopted all that it found.
+//!
+//! Exit codes: 0 nothing is wrong (any more), 1 something is, 2 the configuration can't be read.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use berth_doctor::{Finding, Mended, examine, mend};
+use berth_record::{Layout, Lock};
+use berth_supervisor::Supervisor;
+
+use crate::cli::{DoctorArgs, Flags};
+use crate::config::Config;
+use crate::error::Error;
+
+/// Beside a daemon, what is gone after this time was its work and not a defect.
+const PASSING: Duration = Duration::from_secs(1);
+
+pub fn run(flags: &Flags, args: &DoctorArgs) -> Result<ExitCode, Error> {
+    let config = Config::load(flags)?;
+    let layout = Layout::new(&config.state, &config.root);
+    if !layout.state().exists() {
+        say(&format!(
+            "{}: no state, so nothing is wrong with it\n",
+            layout.state().display()
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Held until the end: no daemon starts into what is being mended.
+    let (alone, found) = match layout.lock() {
+        Ok(lock) => (Some(lock), examine(&layout)?),
+        Err(berth_record::Error::Locked { .. }) => (None, lasting(&layout, &config)?),
+        Err(error) => return Err(berth_doctor::Error::from(error).into()),
+    };
+    let mut left = 0;
+    for finding in &found {
+        let mended = if args.fix {
+            mend(&layout, finding, alone.as_ref())
+        } else {
+            Ok(Mended::Left)
+        };
+        left += usize::from(!matches!(mended, Ok(Mended::Done(_))));
+        say(&if args.json {
+            json(finding, &mended)
+        } else {
+            words(finding, &mended)
+        })?;
+    }
+    if !args.json {
+        say(&summary(found.len(), left, alone.as_ref()))?;
+    }
+    Ok(if left == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Beside a daemon at work: what two looks have in common.
+fn lasting(layout: &Layout, config: &Config) -> Result<Vec<Finding>, Error> {
+    let first = examine(layout)?;
+    let mut found = if first.is_empty() {
+        first
+    } else {
+        // What is looked for is that nothing changes: no event tells that.
+        std::thread::sleep(PASSING);
+        let second = examine(layout)?;
+        // A disk's free bytes change all the time.
+        let lasts = |finding: &Finding| matches!(finding, Finding::AlmostFull { .. }) || first.contains(finding);
+        second.into_iter().filter(lasts).collect()
+    };
+    if let Err(error) = UnixStream::connect(&config.address) {
+        found.push(Finding::Deaf {
+            address: config.address.clone(),
+            problem: error.to_string(),
+        });
+    }
+    Ok(found)
+}
+
+type Outcome = Result<Mended, berth_doctor::Error>;
+
+fn words(finding: &Finding, mended: &Outcome) -> String {
+    match mended {
+        Ok(Mended::Done(done)) => format!("{finding}\n  mended: {done}\n"),
+        Ok(Mended::Left) => format!("{finding}\n  {}\n", finding.advice()),
+        Err(error) => format!("{finding}\n  not mended: {error}\n"),
+    }
+}
+
+/// One object a line: the finding's own fields, `words`, and `mended` or `advice`.
+fn json(finding: &Finding, mended: &Outcome) -> String {
+    let mut object = serde_json::to_value(finding).unwrap_or_default();
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("words".into(), finding.to_string().into());
+        let (name, text) = match mended {
+            Ok(Mended::Done(done)) => ("mended", done.clone()),
+            Ok(Mended::Left) => ("advice", finding.advice().to_owned()),
+            Err(error) => ("error", error.to_string()),
+        };
+        fields.insert(name.into(), text.into());
+    }
+    format!("{object}\n")
+}
+
+fn summary(found: usize, left: usize, alone: Option<&Lock>) -> String {
+    let daemon = if alone.is_some() {
+        "no daemon runs here"
+    } else {
+        "a daemon is at work"
+    };
+    match (found, left) {
+        (0, _) => format!("nothing is wrong ({daemon})\n"),
+        (found, 0) => format!("{found} found, all mended ({daemon})\n"),
+        (found, left) => format!("{found} found, {left} left ({daemon})\n"),
+    }
+}
+
+fn say(text: &str) -> Result<(), Error> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|source| Error::Io {
+            operation: "print",
+            what: "to stdout".into(),
+            source,
+        })
+}
+
+/// Once per start, when adoption has ended: what it could not settle stands in the log by name.
+pub async fn at_start(supervisor: Supervisor, layout: Layout) {
+    supervisor.adopted().await;
+    let looked = tokio::task::spawn_blocking(move || {
+        let first = examine(&layout)?;
+        if first.is_empty() {
+            return Ok(first);
+        }
+        // As above; containers may be starting already.
+        std::thread::sleep(PASSING);
+        let second = examine(&layout)?;
+        Ok::<_, berth_doctor::Error>(second.into_iter().filter(|finding| first.contains(finding)).collect())
+    });
+    match looked.await {
+        Ok(Ok(found)) => {
+            for finding in found {
+                tracing::warn!(advice = finding.advice(), "{finding}");
+            }
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "the state could not be examined"),
+        // The daemon ends.
+        Err(_) => {}
+    }
+}
