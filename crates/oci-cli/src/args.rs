@@ -20,6 +20,12 @@ pub struct Cli {
     /// Accepted for compatibility
     #[arg(long, global = true)]
     pub debug: bool,
+    /// Make cgroups through systemd: not built yet, and refused
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Accepted for compatibility
+    #[arg(long, value_name = "BOOL")]
+    pub rootless: Option<String>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -84,6 +90,37 @@ pub enum Command {
     },
     /// Change resource limits
     Update(Update),
+    /// Tell what a container uses, and when it lacks memory
+    Events {
+        /// Once, and no more
+        #[arg(long)]
+        stats: bool,
+        /// Between two reports: a number with ns, us, ms, s, m or h
+        #[arg(long, default_value = "5s")]
+        interval: String,
+        id: String,
+    },
+    /// Write a config.json to begin with
+    Spec {
+        /// Folder to write it to
+        #[arg(short, long, default_value = ".")]
+        bundle: PathBuf,
+        /// For a caller that is not root
+        #[arg(long = "rootless")]
+        for_rootless: bool,
+    },
+    /// Print what this runtime can do as JSON
+    Features,
+    /// Not supported
+    Checkpoint {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Not supported
+    Restore {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +131,9 @@ pub struct Create {
     /// Socket that gets the terminal's master
     #[arg(long)]
     pub console_socket: Option<PathBuf>,
+    /// Socket that gets a pidfd of the process
+    #[arg(long)]
+    pub pidfd_socket: Option<PathBuf>,
     /// File for the process id
     #[arg(long)]
     pub pid_file: Option<PathBuf>,
@@ -114,10 +154,18 @@ pub struct Exec {
     /// File with the OCI process object
     #[arg(short, long)]
     pub process: Option<PathBuf>,
+    /// Socket that gets the terminal's master
     #[arg(long)]
     pub console_socket: Option<PathBuf>,
+    /// Socket that gets a pidfd of the process
+    #[arg(long)]
+    pub pidfd_socket: Option<PathBuf>,
+    /// File for the process id
     #[arg(long)]
     pub pid_file: Option<PathBuf>,
+    /// Give it a terminal; needs --console-socket
+    #[arg(short, long)]
+    pub tty: bool,
     /// Do not wait
     #[arg(short, long)]
     pub detach: bool,
@@ -132,6 +180,23 @@ pub struct Exec {
     /// UID or UID:GID
     #[arg(short, long)]
     pub user: Option<String>,
+    /// One more group
+    #[arg(short = 'g', long)]
+    pub additional_gids: Vec<u32>,
+    /// One more capability
+    #[arg(short, long)]
+    pub cap: Vec<String>,
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// AppArmor profile
+    #[arg(long)]
+    pub apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long)]
+    pub process_label: Option<String>,
+    /// Also in a paused container: it runs when that is resumed
+    #[arg(long)]
+    pub ignore_paused: bool,
     pub id: String,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
@@ -156,6 +221,22 @@ pub struct Update {
     /// Microseconds a period
     #[arg(long, allow_hyphen_values = true)]
     pub cpu_quota: Option<i64>,
+    /// Microseconds that may be saved up for later
+    #[arg(long)]
+    pub cpu_burst: Option<u64>,
+    /// 1 = only when nobody else wants the CPU
+    #[arg(long)]
+    pub cpu_idle: Option<i64>,
+    #[arg(long)]
+    pub cpu_rt_period: Option<u64>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// 10 to 1000
+    #[arg(long)]
+    pub blkio_weight: Option<u16>,
+    /// Bytes
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory_reservation: Option<i64>,
     #[arg(long)]
     pub cpuset_cpus: Option<String>,
     #[arg(long)]

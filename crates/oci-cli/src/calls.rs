@@ -1,16 +1,15 @@
 //! What each command does: a call of the library, and its answer in runc's form.
 
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use berth_oci::oci_spec::runtime::{LinuxResources, Process};
-use berth_oci::{Container, CreateOptions, ExecOptions, Status};
-use serde_json::{Value, json};
+use berth_oci::oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
+use berth_oci::{Container, CreateOptions, ExecOptions};
 
-use crate::args::{Cli, Command, Create, Exec, Update};
+use crate::args::{Cli, Command, Create, Exec};
 use crate::log::Failure;
+use crate::{preserved, query, spec, update};
 
 /// What goes into a container must not be a file of the host's (CVE-2019-5736).
 pub fn leave_own_file(cli: &Cli) -> Result<(), Failure> {
@@ -20,9 +19,17 @@ pub fn leave_own_file(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
+const NO_CRIU: &str = "not supported by this runtime (its features say so)";
+
 /// Does it; answers the exit code.
 pub fn run(cli: &Cli) -> Result<i32, Failure> {
     let root = cli.root.as_path();
+    if cli.systemd_cgroup && matches!(cli.command, Command::Create(_) | Command::Run { .. }) {
+        return Err(Failure::new(
+            "--systemd-cgroup",
+            "cgroups through systemd are not supported yet: leave it out to have them made in the file system",
+        ));
+    }
     match &cli.command {
         Command::Create(create) => self::create(root, create).map(|_| 0),
         Command::Start { id } => load(root, id)?.start().map(|()| 0).map_err(Failure::from),
@@ -39,18 +46,26 @@ pub fn run(cli: &Cli) -> Result<i32, Failure> {
         }
         Command::State { id } => {
             let container = load(root, id)?;
-            println!("{}", container.state_json(container.status()?));
+            println!("{:#}", container.describe(container.status()?)?);
             Ok(0)
         }
-        Command::List { format, quiet } => list(root, format, *quiet),
+        Command::List { format, quiet } => query::list(root, format, *quiet),
         Command::Pause { id } => load(root, id)?.pause().map(|()| 0).map_err(Failure::from),
         Command::Resume { id } => load(root, id)?.resume().map(|()| 0).map_err(Failure::from),
-        Command::Ps { format, id } => ps(root, id, format),
-        Command::Update(update) => self::update(root, update),
+        Command::Ps { format, id } => query::ps(root, id, format),
+        Command::Update(update) => update::update(root, update),
+        Command::Events { stats, interval, id } => query::events(root, id, *stats, interval),
+        Command::Spec { bundle, for_rootless } => spec::write(bundle, *for_rootless).map(|()| 0),
+        Command::Features => {
+            query::features();
+            Ok(0)
+        }
+        Command::Checkpoint { .. } => Err(Failure::new("checkpoint", NO_CRIU)),
+        Command::Restore { .. } => Err(Failure::new("restore", NO_CRIU)),
     }
 }
 
-fn load(root: &Path, id: &str) -> Result<Container, Failure> {
+pub fn load(root: &Path, id: &str) -> Result<Container, Failure> {
     Ok(Container::load(root, id)?)
 }
 
@@ -58,7 +73,7 @@ fn connect(socket: Option<&PathBuf>) -> Result<Option<OwnedFd>, Failure> {
     let connect = |path: &PathBuf| {
         UnixStream::connect(path)
             .map(OwnedFd::from)
-            .map_err(|e| Failure::new(&format!("console socket {}", path.display()), e))
+            .map_err(|e| Failure::new(&format!("socket {}", path.display()), e))
     };
     socket.map(connect).transpose()
 }
@@ -78,12 +93,33 @@ fn write_pid(file: Option<&PathBuf>, pid: u32) -> Result<(), Failure> {
         .map_err(tell)
 }
 
+fn tell_pidfd(socket: Option<&OwnedFd>, pid: u32, what: &str) -> Result<(), Failure> {
+    let Some(socket) = socket else { return Ok(()) };
+    Ok(berth_oci::send_pidfd(socket.as_fd(), pid, what)?)
+}
+
+/// The descriptors that the process keeps: those that systemd activated and those that the caller asks for. The process is told of
+/// the former, as runc does.
+fn given_on(spec: &mut Spec, asked: u32) -> Result<u32, Failure> {
+    let (listen, all) = preserved::count(asked)?;
+    if listen > 0
+        && let Some(process) = spec.process_mut()
+    {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend([format!("LISTEN_FDS={listen}"), "LISTEN_PID=1".to_owned()]);
+        process.set_env(Some(env));
+    }
+    Ok(all)
+}
+
 fn create(root: &Path, create: &Create) -> Result<Container, Failure> {
     let bundle = create
         .bundle
         .canonicalize()
         .map_err(|e| Failure::new(&format!("bundle {}", create.bundle.display()), e))?;
-    let (spec, text) = berth_oci::load(&bundle)?;
+    let (mut spec, text) = berth_oci::load(&bundle)?;
+    let preserve_fds = given_on(&mut spec, create.preserve_fds)?;
+    let pidfd_socket = connect(create.pidfd_socket.as_ref())?;
     let container = berth_oci::create(CreateOptions {
         root,
         id: &create.id,
@@ -94,10 +130,11 @@ fn create(root: &Path, create: &Create) -> Result<Container, Failure> {
         console: connect(create.console_socket.as_ref())?,
         pivot: !create.no_pivot,
         new_keyring: !create.no_new_keyring,
-        preserve_fds: create.preserve_fds,
+        preserve_fds,
         sibling: false,
     })?;
-    if let Err(failure) = write_pid(create.pid_file.as_ref(), container.pid) {
+    let told = tell_pidfd(pidfd_socket.as_ref(), container.pid, "standard");
+    if let Err(failure) = told.and_then(|()| write_pid(create.pid_file.as_ref(), container.pid)) {
         let _ = berth_oci::delete(root, &create.id, true);
         return Err(failure);
     }
@@ -131,14 +168,17 @@ fn exec(root: &Path, exec: &Exec) -> Result<i32, Failure> {
         }
         None => from_flags(&container, exec)?,
     };
+    let pidfd_socket = connect(exec.pidfd_socket.as_ref())?;
     let options = ExecOptions {
         process: &process,
+        ignore_paused: exec.ignore_paused,
         stdio: None,
         console: connect(exec.console_socket.as_ref())?,
-        preserve_fds: exec.preserve_fds,
+        preserve_fds: preserved::count(exec.preserve_fds)?.1,
         sibling: false,
     };
     let pid = berth_oci::exec(&container, options)?;
+    tell_pidfd(pidfd_socket.as_ref(), pid, "setns")?;
     write_pid(exec.pid_file.as_ref(), pid)?;
     if exec.detach {
         Ok(0)
@@ -151,6 +191,12 @@ fn exec(root: &Path, exec: &Exec) -> Result<i32, Failure> {
 fn from_flags(container: &Container, exec: &Exec) -> Result<Process, Failure> {
     let spec = container.spec()?;
     let mut process = spec.process().clone().unwrap_or_default();
+    if exec.tty && exec.console_socket.is_none() {
+        return Err(Failure::new(
+            "--tty",
+            "needs --console-socket, where the terminal goes to",
+        ));
+    }
     process.set_terminal(Some(exec.console_socket.is_some()));
     process.set_args(Some(exec.args.clone()));
     if let Some(cwd) = &exec.cwd {
@@ -167,7 +213,50 @@ fn from_flags(container: &Container, exec: &Exec) -> Result<Process, Failure> {
         };
         process.user_mut().set_uid(number(uid)?).set_gid(number(gid)?);
     }
+    if !exec.additional_gids.is_empty() {
+        let mut all = process.user().additional_gids().clone().unwrap_or_default();
+        all.extend(&exec.additional_gids);
+        process.user_mut().set_additional_gids(Some(all));
+    }
+    if exec.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &exec.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &exec.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    add_capabilities(&mut process, &exec.cap)?;
     Ok(process)
+}
+
+/// As runc: in every set but the inheritable one, and the ambient one of a process that has one.
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_else(|| {
+        let mut none = LinuxCapabilities::default();
+        none.set_bounding(None).set_effective(None).set_permitted(None);
+        none.set_inheritable(None).set_ambient(None);
+        none
+    });
+    for name in names {
+        let capability: Capability = serde_json::from_value(name.as_str().into())
+            .map_err(|_| Failure::new("--cap", format!("{name:?}: a capability, such as CAP_NET_ADMIN")))?;
+        let with = |set: &Option<berth_oci::oci_spec::runtime::Capabilities>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(capability);
+            Some(set)
+        };
+        let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        sets.set_bounding(bounding)
+            .set_effective(effective)
+            .set_permitted(permitted);
+    }
+    process.set_capabilities(Some(sets));
+    Ok(())
 }
 
 fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<i32, Failure> {
@@ -179,89 +268,5 @@ fn kill(root: &Path, id: &str, signal: &str, all: bool) -> Result<i32, Failure> 
         return Ok(0);
     }
     container.signal(number)?;
-    Ok(0)
-}
-
-fn list(root: &Path, format: &str, quiet: bool) -> Result<i32, Failure> {
-    let mut rows: Vec<(Container, Status)> = Vec::new();
-    for id in berth_oci::list(root)? {
-        // One that is just being made or removed is not there.
-        if let Ok(container) = Container::load(root, &id)
-            && let Ok(status) = container.status()
-        {
-            rows.push((container, status));
-        }
-    }
-    match (quiet, format) {
-        (true, _) => rows.iter().for_each(|(container, _)| println!("{}", container.id)),
-        (false, "json") => {
-            let all: Vec<Value> = rows
-                .iter()
-                .map(|(c, s)| serde_json::from_str(&c.state_json(*s)).unwrap_or_default())
-                .collect();
-            println!("{}", json!(all));
-        }
-        (false, _) => {
-            println!("{:<24} {:<10} {:<10} BUNDLE", "ID", "PID", "STATUS");
-            for (container, status) in &rows {
-                let pid = if *status == Status::Stopped { 0 } else { container.pid };
-                println!(
-                    "{:<24} {pid:<10} {:<10} {}",
-                    container.id,
-                    status.name(),
-                    container.bundle.display()
-                );
-            }
-        }
-    }
-    Ok(0)
-}
-
-fn ps(root: &Path, id: &str, format: &str) -> Result<i32, Failure> {
-    let pids = load(root, id)?.cgroups.processes().map_err(|e| Failure::new("ps", e))?;
-    if format == "json" {
-        println!("{}", json!(pids));
-        return Ok(0);
-    }
-    println!("{:<10} COMMAND", "PID");
-    for pid in pids {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        println!("{pid:<10} {}", name.trim_end());
-    }
-    Ok(0)
-}
-
-fn update(root: &Path, update: &Update) -> Result<i32, Failure> {
-    let container = load(root, &update.id)?;
-    let resources: LinuxResources = match &update.resources {
-        Some(path) => {
-            let mut text = Vec::new();
-            let read = if path == Path::new("-") {
-                std::io::stdin().take(1 << 20).read_to_end(&mut text)
-            } else {
-                std::fs::File::open(path).and_then(|file| file.take(1 << 20).read_to_end(&mut text))
-            };
-            read.map_err(|e| Failure::new(&path.display().to_string(), e))?;
-            serde_json::from_slice(&text).map_err(|e| Failure::new(&path.display().to_string(), e))?
-        }
-        None => {
-            let mut all = json!({});
-            let mut put = |group: &str, name: &str, value: Option<Value>| {
-                if let Some(value) = value {
-                    all[group][name] = value;
-                }
-            };
-            put("memory", "limit", update.memory.map(Value::from));
-            put("memory", "swap", update.memory_swap.map(Value::from));
-            put("cpu", "shares", update.cpu_share.map(Value::from));
-            put("cpu", "period", update.cpu_period.map(Value::from));
-            put("cpu", "quota", update.cpu_quota.map(Value::from));
-            put("cpu", "cpus", update.cpuset_cpus.clone().map(Value::from));
-            put("cpu", "mems", update.cpuset_mems.clone().map(Value::from));
-            put("pids", "limit", update.pids_limit.map(Value::from));
-            serde_json::from_value(all).map_err(|e| Failure::new("update", e))?
-        }
-    };
-    container.update(&resources)?;
     Ok(0)
 }

@@ -32,9 +32,10 @@ impl Failure {
 pub fn tell(cli: &Cli, failure: &Failure) {
     eprintln!("berth-oci: {}", failure.message);
     let Some(path) = &cli.log else { return };
+    let time = berth_oci::rfc3339(std::time::SystemTime::now());
     let line = match cli.log_format {
-        LogFormat::Json => serde_json::json!({"level": "error", "msg": failure.message}).to_string(),
-        LogFormat::Text => format!("level=error msg={:?}", failure.message),
+        LogFormat::Json => serde_json::json!({"level": "error", "msg": failure.message, "time": time}).to_string(),
+        LogFormat::Text => format!("time={time:?} level=error msg={:?}", failure.message),
     };
     let appended = std::fs::OpenOptions::new().append(true).create(true).open(path);
     // stderr has it already.

@@ -8,10 +8,15 @@
 mod args;
 mod calls;
 mod log;
+mod preserved;
+mod query;
+mod spec;
+mod update;
 
 use clap::Parser;
 
 fn main() {
+    preserved::look();
     let cli = args::Cli::parse();
     let code = match calls::leave_own_file(&cli).and_then(|()| calls::run(&cli)) {
         Ok(code) => code,

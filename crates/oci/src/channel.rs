@@ -16,10 +16,13 @@
 //! Then init listens at the container's `start` socket; who connects there says `Start` and reads the end of file when the
 //! execve has closed the connection.
 //!
+//! A process whose seccomp filter asks a listener says `Listener` when it has installed it, and waits for `Introduced`: to its
+//! creator, or to whoever starts it if the filter is the last thing before the execve.
+//!
 //! At any point init may say `Failed` and end. End of file before `Ready` means that it was killed.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Context, OciError};
@@ -33,7 +36,13 @@ pub(crate) enum Message {
     Hooked,
     Ready,
     Start,
-    Failed { exit_code: u8, text: String },
+    /// The number of the descriptor, in the sender.
+    Listener(i32),
+    Introduced,
+    Failed {
+        exit_code: u8,
+        text: String,
+    },
 }
 
 /// One end.
@@ -54,6 +63,7 @@ impl Channel {
     }
 
     pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
+        let number;
         let (letter, exit_code, text) = match message {
             Message::Mapped => (b'M', 0, ""),
             Message::Joined => (b'J', 0, ""),
@@ -61,6 +71,11 @@ impl Channel {
             Message::Hooked => (b'H', 0, ""),
             Message::Ready => (b'R', 0, ""),
             Message::Start => (b'S', 0, ""),
+            Message::Listener(fd) => {
+                number = fd.to_string();
+                (b'L', 0, number.as_str())
+            }
+            Message::Introduced => (b'I', 0, ""),
             Message::Failed { exit_code, text } => (b'F', *exit_code, text.as_str()),
         };
         // Bounded, so that one write is never cut by a full socket.
@@ -68,6 +83,10 @@ impl Channel {
         let mut frame = vec![letter, exit_code];
         frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
         frame.extend_from_slice(text);
+        if matches!(message, Message::Listener(_)) {
+            // The one call that no filter asks a listener about.
+            return (&self.0).write_all(&frame);
+        }
         // Without SIGPIPE: an init that has ended has a reason to tell, and its creator must live to read it.
         match berth_sys::socket::send(&self.0, &frame)? {
             Some(sent) if sent == frame.len() => Ok(()),
@@ -111,12 +130,36 @@ impl Channel {
             b'H' => Message::Hooked,
             b'R' => Message::Ready,
             b'S' => Message::Start,
+            b'L' => Message::Listener(String::from_utf8_lossy(&text).parse().unwrap_or(-1)),
+            b'I' => Message::Introduced,
             b'F' => Message::Failed {
                 exit_code: head[1],
                 text: String::from_utf8_lossy(&text).into_owned(),
             },
             _ => return Err(io::ErrorKind::InvalidData.into()),
         }))
+    }
+
+    /// As [`Channel::receive`]; a seccomp listener that is announced meanwhile is introduced.
+    pub(crate) fn receive_introducing(
+        &mut self,
+        introduce: &dyn Fn(i32) -> Result<(), OciError>,
+    ) -> Result<Option<Message>, OciError> {
+        loop {
+            match self.receive().step("talk to", "process")? {
+                Some(Message::Listener(number)) => {
+                    introduce(number)?;
+                    self.tell(&Message::Introduced)?;
+                }
+                Some(Message::Failed { exit_code, text }) => {
+                    return Err(OciError::Init {
+                        message: text,
+                        exit_code,
+                    });
+                }
+                other => return Ok(other),
+            }
+        }
     }
 
     /// Waits for exactly this message.

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use berth_sys::{process, signal};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
+use serde_json::{Value, json};
 
 use crate::channel::{Channel, Message};
 use crate::error::{Context, OciError};
 use crate::hooks;
+use crate::seccomp::Filter;
 use crate::state::{self, Container, Status};
 
 /// How long processes that were killed may take to leave their cgroups.
@@ -28,19 +30,25 @@ impl Container {
         }
         let mut channel = Channel::from_fd(self.connect()?);
         channel.send(&Message::Start).step("start", &self.id)?;
-        let outcome = match channel.receive().step("start", &self.id)? {
-            None => Ok(()),
-            Some(Message::Failed { exit_code, text }) => Err(OciError::Init {
-                message: text,
-                exit_code,
-            }),
-            Some(_) => Err(OciError::InitLost),
+        let introduce = |number| {
+            let spec = self.spec()?;
+            let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+            let filter = profile.map(Filter::compile).transpose()?;
+            match filter.as_ref().and_then(Filter::listener) {
+                Some(listener) => listener.introduce(self.pid, number, &self.state(Status::Created, &spec)),
+                None => Err(OciError::InitLost),
+            }
+        };
+        let outcome = match channel.receive_introducing(&introduce) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(OciError::InitLost),
+            Err(error) => Err(error),
         };
         self.started()?;
         outcome?;
         let spec = self.spec()?;
         if let Some(all) = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref()) {
-            hooks::run_all("poststart", all, &self.state_json(Status::Running))?;
+            hooks::run_all("poststart", all, &self.state(Status::Running, &spec).to_string())?;
         }
         Ok(())
     }
@@ -61,14 +69,7 @@ impl Container {
     /// # Errors
     /// As pidfd_send_signal(2), but for a process that has just ended.
     pub fn kill_all(&self, signal: i32) -> Result<(), OciError> {
-        for pid in self.cgroups.processes().step("list processes of", &self.id)? {
-            let Ok(pidfd) = process::pidfd_open(pid) else { continue };
-            match process::pidfd_send_signal(&pidfd, signal) {
-                Err(error) if error.raw_os_error() == Some(3) => {}
-                other => other.step("signal", pid)?,
-            }
-        }
-        Ok(())
+        self.cgroups.signal_all(signal).step("signal processes of", &self.id)
     }
 
     /// # Errors
@@ -110,16 +111,31 @@ impl Container {
 
     /// The specification's state.
     #[must_use]
-    pub fn state_json(&self, status: Status) -> String {
+    pub fn state(&self, status: Status, spec: &Spec) -> Value {
         let pid = if status == Status::Stopped { 0 } else { self.pid };
-        serde_json::json!({
+        json!({
             "ociVersion": crate::SPEC_VERSION,
             "id": self.id,
             "status": status.name(),
             "pid": pid,
             "bundle": self.bundle,
+            "annotations": spec.annotations().clone().unwrap_or_default(),
         })
-        .to_string()
+    }
+
+    /// The same with what runc tells besides: the root file system, since when, and whose.
+    ///
+    /// # Errors
+    /// The copy of its config.json is missing or damaged.
+    pub fn describe(&self, status: Status) -> Result<Value, OciError> {
+        let spec = self.spec()?;
+        let mut all = self.state(status, &spec);
+        if let Some(root) = spec.root() {
+            all["rootfs"] = json!(self.bundle.join(root.path()));
+        }
+        all["created"] = json!(crate::clock::rfc3339(self.created()?));
+        all["owner"] = json!("");
+        Ok(all)
     }
 }
 
@@ -139,8 +155,8 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError> {
         return Err(container.wrong_state("delete", status));
     }
     if status == Status::Paused {
-        // A frozen process does not die.
-        container.cgroups.kill_frozen()?;
+        // A frozen process does not die; this thaws it.
+        container.kill_all(signal::SIGKILL)?;
     }
     if let Some(init) = container.init()? {
         process::pidfd_send_signal(&init, signal::SIGKILL).step("kill", id)?;
@@ -156,7 +172,7 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError> {
             let _ = hooks::run_all(
                 "poststop",
                 std::slice::from_ref(hook),
-                &container.state_json(Status::Stopped),
+                &container.state(Status::Stopped, &spec).to_string(),
             );
         }
     }
@@ -176,6 +192,7 @@ fn empty(container: &Container) -> Result<(), OciError> {
         }
         container.kill_all(signal::SIGKILL)?;
         if let Ok(pidfd) = process::pidfd_open(pid) {
+            // It may be another's number by now: then this waits in vain, for a moment.
             let _ = process::wait_until_ended(&pidfd, Some(Duration::from_millis(100)));
         }
     }

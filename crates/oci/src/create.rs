@@ -18,6 +18,7 @@ use crate::hooks;
 use crate::init::{self, Inside};
 use crate::plan::Plan;
 use crate::process as process_settings;
+use crate::seccomp::Filter;
 use crate::state::{self, Container};
 
 /// What to make and how.
@@ -72,9 +73,9 @@ fn create_in(folder: PathBuf, options: CreateOptions<'_>, plan: &Plan) -> Result
     let mut container = Container::new(folder, id, bundle, cgroups);
     container.save(text)?;
     container.cgroups.make(resources)?;
-    let (pid, pidfd) =
+    let Made { pid, pidfd, start_time } =
         make_process(options, plan, &container.cgroups, ear).inspect_err(|_| container.cgroups.undo())?;
-    container.has_init(pid).inspect_err(|_| {
+    container.has_init(pid, start_time).inspect_err(|_| {
         kill(pid, &pidfd, sibling);
         container.cgroups.undo();
     })?;
@@ -90,12 +91,23 @@ fn kill(pid: u32, pidfd: &OwnedFd, sibling: bool) {
     }
 }
 
-fn make_process(
-    options: CreateOptions<'_>,
-    plan: &Plan,
-    cgroups: &Cgroups,
-    ear: OwnedFd,
-) -> Result<(u32, OwnedFd), OciError> {
+/// The init process.
+struct Made {
+    pid: u32,
+    pidfd: OwnedFd,
+    start_time: u64,
+}
+
+/// Read while the process is known to live: its parent may reap it at any moment, and the number be another's then.
+fn start_time(pid: u32, pidfd: &OwnedFd) -> Result<u64, OciError> {
+    let found = process::start_time(pid);
+    match process::has_ended(pidfd).step("look at init process", pid)? {
+        false => found.step("read start time of", pid),
+        true => Err(OciError::InitLost),
+    }
+}
+
+fn make_process(options: CreateOptions<'_>, plan: &Plan, cgroups: &Cgroups, ear: OwnedFd) -> Result<Made, OciError> {
     // What only a child can take on is joined here; the rest the init process joins itself, so that the caller keeps its
     // own view of /proc. With a user namespace of its own it could not: then everything is joined before.
     let here = if plan.maps_users {
@@ -131,8 +143,9 @@ fn make_process(
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
             let mut channel = ours;
-            match attend(options.spec, plan, cgroups, pid, &mut channel) {
-                Ok(()) => Ok((pid, pidfd)),
+            let attended = attend(options.spec, plan, cgroups, pid, &mut channel);
+            match attended.and_then(|()| start_time(pid, &pidfd)) {
+                Ok(start_time) => Ok(Made { pid, pidfd, start_time }),
                 Err(error) => {
                     // One that has ended by itself knows better than whoever ran into its end.
                     let ended = matches!(process::has_ended(&pidfd), Ok(true));
@@ -169,7 +182,14 @@ fn attend(spec: &Spec, plan: &Plan, cgroups: &Cgroups, pid: u32, channel: &mut C
         }
         channel.tell(&Message::Hooked)?;
     }
-    channel.expect(&Message::Ready)
+    let introduce = |number| match plan.seccomp.as_ref().and_then(Filter::listener) {
+        Some(listener) => listener.introduce(pid, number, &plan.state("creating", pid)),
+        None => Err(OciError::InitLost),
+    };
+    match channel.receive_introducing(&introduce)? {
+        Some(Message::Ready) => Ok(()),
+        _ => Err(OciError::InitLost),
+    }
 }
 
 fn write_mappings(spec: &Spec, pid: u32) -> Result<(), OciError> {

@@ -41,14 +41,15 @@ pub enum OciError {
         path: String,
         reason: String,
     },
-    #[error("container {id} exists already")]
+    /// The text of runc, as in the next ones: engines look for it.
+    #[error("container with given ID already exists: {id}")]
     Exists { id: String },
-    #[error("container {id} does not exist")]
+    #[error("container does not exist: {id}")]
     NotFound { id: String },
     /// The text that callers of runc look for.
     #[error("container not running")]
     NotRunning,
-    #[error("can't {operation} container {id}: it is {status}")]
+    #[error("cannot {operation} container {id} that is {status}")]
     WrongState {
         operation: &'static str,
         id: String,

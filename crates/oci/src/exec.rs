@@ -12,15 +12,16 @@ use std::path::Path;
 use berth_sys::limits;
 use berth_sys::namespaces::{self, CloneOptions, Cloned, Namespaces};
 use berth_sys::{credentials, process as proc};
-use oci_spec::runtime::{LinuxNamespaceType, Process};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxPersonality, Process};
 
 use crate::channel::{Channel, Message};
 use crate::console;
 use crate::error::{Context, OciError};
 use crate::guard;
 use crate::init::session_keyring;
-use crate::plan::SchedulingPlan;
-use crate::process::{self, Command};
+use crate::last::LastSteps;
+use crate::plan::{Affinity, SchedulingPlan};
+use crate::process;
 use crate::seccomp::Filter;
 use crate::state::{Container, Status};
 
@@ -28,6 +29,8 @@ use crate::state::{Container, Status};
 #[derive(Debug)]
 pub struct ExecOptions<'a> {
     pub process: &'a Process,
+    /// Also in a paused container.
+    pub ignore_paused: bool,
     /// Its stdin, stdout and stderr; `None` = the caller's own.
     pub stdio: Option<[BorrowedFd<'a>; 3]>,
     /// A connected socket that gets the terminal's master, if `process.terminal`.
@@ -50,6 +53,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     };
     match container.status()? {
         Status::Running | Status::Created => {}
+        Status::Paused if options.ignore_paused => {}
         other => return Err(wrong(other)),
     }
     crate::spec::check_process(options.process)?;
@@ -62,6 +66,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     let doors = container.cgroups.doors()?;
     let init = container.init()?.ok_or_else(|| wrong(Status::Stopped))?;
     let scheduling = SchedulingPlan::of(options.process);
+    let affinity = Affinity::of(options.process)?;
 
     // Every namespace that config.json gave the container; the others are the host's, and so is this process.
     let mut kinds = Namespaces::empty();
@@ -94,6 +99,8 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
                 channel: theirs,
                 seccomp: seccomp.as_ref(),
                 scheduling: &scheduling,
+                personality: linux.and_then(|linux| linux.personality().as_ref()),
+                affinity: &affinity,
                 maps_users,
                 container: container.id.as_str(),
                 init: &init,
@@ -103,7 +110,11 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let mut done = attend(&mut ours, &doors, pid, score);
+            let introduce = |number| match seccomp.as_ref().and_then(Filter::listener) {
+                Some(listener) => listener.introduce(pid, number, &container.state(Status::Running, &spec)),
+                None => Err(OciError::InitLost),
+            };
+            let mut done = attend(&mut ours, &doors, pid, score, &introduce);
             if done.is_err() {
                 // One that has ended by itself knows better than whoever ran into its end.
                 if matches!(proc::has_ended(&pidfd), Ok(true))
@@ -127,6 +138,7 @@ fn attend(
     doors: &[(String, std::fs::File)],
     pid: u32,
     score: Option<i32>,
+    introduce: &dyn Fn(i32) -> Result<(), OciError>,
 ) -> Result<(), OciError> {
     process::set_oom_score(pid, score)?;
     for (path, door) in doors {
@@ -134,14 +146,12 @@ fn attend(
         door.write_all(pid.to_string().as_bytes()).step("join cgroup", path)?;
     }
     channel.tell(&Message::Joined)?;
-    channel.expect(&Message::Ready)?;
+    let Some(Message::Ready) = channel.receive_introducing(introduce)? else {
+        return Err(OciError::InitLost);
+    };
     // End of file: the execve closed it.
-    match channel.receive().step("talk to", "process")? {
+    match channel.receive_introducing(introduce)? {
         None => Ok(()),
-        Some(Message::Failed { exit_code, text }) => Err(OciError::Init {
-            message: text,
-            exit_code,
-        }),
         Some(_) => Err(OciError::InitLost),
     }
 }
@@ -159,6 +169,8 @@ struct Inside<'a> {
     channel: Channel,
     seccomp: Option<&'a Filter>,
     scheduling: &'a SchedulingPlan,
+    personality: Option<&'a LinuxPersonality>,
+    affinity: &'a Affinity,
     maps_users: bool,
     container: &'a str,
     init: &'a OwnedFd,
@@ -186,9 +198,12 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         seccomp,
         scheduling,
         maps_users,
+        personality,
+        affinity,
         ..
     } = inside;
     let process = options.process;
+    affinity.apply_initial()?;
     if let Some(stdio) = options.stdio {
         berth_sys::execve::set_stdio(stdio).step("set", "standard descriptors")?;
     }
@@ -214,33 +229,16 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     if let Some(socket) = &options.console {
         console::set_up_exec(socket.as_fd(), process)?;
     }
-    limits::apply(process::limits(process).as_slice()).map_err(|(what, source)| OciError::Step {
-        step: "set limit",
-        what,
-        source,
-    })?;
-    // Whatever the caller was bound to; the cpuset is the bound that counts.
-    let _ = proc::affinity_all();
-    scheduling.apply()?;
-    limits::set_umask(process.user().umask().unwrap_or(0o022));
-    let no_new_privs = process.no_new_privileges() == Some(true);
-    if no_new_privs {
-        credentials::no_new_privs().step("set", "no_new_privs")?;
-    }
-    if !no_new_privs && let Some(filter) = seccomp {
-        filter.install()?;
-    }
-    process::become_user(process, true)?;
-    let command = Command::find(process)?;
+    let last = LastSteps {
+        process,
+        scheduling,
+        personality: *personality,
+        seccomp: *seccomp,
+        setgroups: true,
+        keep_affinity: affinity.decides(),
+    };
+    affinity.apply_final()?;
+    let command = last.prepare(channel)?;
     channel.send(&Message::Ready).step("report", "ready")?;
-    if no_new_privs && let Some(filter) = seccomp {
-        filter.install()?;
-    }
-    let source = berth_sys::execve::replace(&command.path, &command.args, &command.env);
-    let name = command
-        .args
-        .first()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    Err(OciError::CommandNotExecutable { command: name, source })
+    last.execute(&command, channel)
 }

@@ -1,5 +1,7 @@
 //! For a caller that stays with its container until the end, as `berth-oci run` does.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use berth_sys::process;
 
 use crate::error::{Context, OciError};
@@ -24,6 +26,16 @@ pub fn wait(pid: u32) -> Result<i32, OciError> {
             return Ok(i32::try_from(how.code()).unwrap_or(255));
         }
     }
+}
+
+/// Sends the pidfd of a process over a connected socket, with the word that says what process it is, as runc does.
+///
+/// # Errors
+/// As pidfd_open(2), sendmsg(2).
+pub fn send_pidfd(socket: BorrowedFd<'_>, pid: u32, what: &str) -> Result<(), OciError> {
+    let pidfd = process::pidfd_open(pid).step("open process", pid)?;
+    berth_sys::socket::send_fds(socket, what.as_bytes(), &[pidfd.as_fd()]).step("send pidfd of", pid)?;
+    Ok(())
 }
 
 /// The number of a signal by its name or number, `None` for what is none.

@@ -66,3 +66,20 @@ fn run(hook: &Hook, state: &str) -> Result<(), String> {
         Ended::TooLate => Err(format!("did not end in {} s", deadline.unwrap_or(NO_TIMEOUT).as_secs())),
     }
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_hook_gets_its_arguments_as_they_are() {
+        let file = std::env::temp_dir().join(format!("berth-oci-hook-{}", std::process::id()));
+        let script = format!("(head -c 7 /proc/$$/cmdline; cat) > {}", file.display());
+        let text = serde_json::json!({ "path": "/bin/sh", "args": ["another", "-c", script] });
+        let mut hook: Hook = serde_json::from_value(text).expect("a hook");
+        hook.set_env(Some(vec!["PATH=/usr/bin:/bin".to_owned()]));
+        run_all("poststart", &[hook], "state").expect("run");
+        assert_eq!(std::fs::read_to_string(&file).expect("written"), "anotherstate");
+        std::fs::remove_file(file).expect("removed");
+    }
+}

@@ -16,8 +16,8 @@ use crate::console;
 use crate::error::{Context, OciError};
 use crate::guard;
 use crate::hooks;
+use crate::last::LastSteps;
 use crate::plan::Plan;
-use crate::process::{self, Command};
 use crate::rootfs;
 use crate::sysctl;
 
@@ -126,25 +126,19 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
 /// From the finished surroundings to the execve.
 fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciError> {
     let plan = inside.plan;
-    limits::apply(process::limits(process).as_slice()).map_err(|(what, source)| OciError::Step {
-        step: "set limit",
-        what,
-        source,
-    })?;
-    // Whatever the daemon was bound to; the cpuset is the bound that counts.
-    let _ = berth_sys::process::affinity_all();
-    plan.scheduling.apply()?;
-    limits::set_umask(process.user().umask().unwrap_or(0o022));
-    let no_new_privs = process.no_new_privileges() == Some(true);
-    if no_new_privs {
-        credentials::no_new_privs().step("set", "no_new_privs")?;
-    }
-    // Without no_new_privs a filter needs CAP_SYS_ADMIN, which the next step takes away: so it goes first, as runc's does.
-    if !no_new_privs && let Some(filter) = &plan.seccomp {
-        filter.install()?;
-    }
-    process::become_user(process, plan.setgroups)?;
-    let command = Command::find(process)?;
+    let last = LastSteps {
+        process,
+        scheduling: &plan.scheduling,
+        personality: inside
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.personality().as_ref()),
+        seccomp: plan.seccomp.as_ref(),
+        setgroups: plan.setgroups,
+        keep_affinity: false,
+    };
+    let command = last.prepare(&mut inside.channel)?;
     inside.channel.send(&Message::Ready).step("report", "ready")?;
     if !plan.join_first {
         inside.channel.expect(&Message::Joined)?;
@@ -159,16 +153,7 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
     {
         hooks::run_all("startContainer", all, &plan.state_json("created", std::process::id()))?;
     }
-    if no_new_privs && let Some(filter) = &plan.seccomp {
-        filter.install()?;
-    }
-    let source = berth_sys::execve::replace(&command.path, &command.args, &command.env);
-    let name = command
-        .args
-        .first()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    Err(OciError::CommandNotExecutable { command: name, source })
+    last.execute(&command, &mut inside.channel)
 }
 
 pub(crate) fn session_keyring(id: &str) -> Result<(), OciError> {

@@ -7,15 +7,19 @@
 
 mod cgroup;
 mod channel;
+mod clock;
 mod console;
 mod control;
 mod create;
 mod error;
+mod events;
 mod exec;
+mod features;
 mod foreground;
 mod guard;
 mod hooks;
 mod init;
+mod last;
 mod plan;
 mod process;
 mod rootfs;
@@ -25,11 +29,14 @@ mod state;
 mod sysctl;
 
 pub use cgroup::Cgroups;
+pub use clock::rfc3339;
 pub use control::{delete, list};
 pub use create::{CreateOptions, create};
 pub use error::OciError;
+pub use events::Event;
 pub use exec::{ExecOptions, exec};
-pub use foreground::{adopt_orphans, signal_by_name, wait};
+pub use features::features;
+pub use foreground::{adopt_orphans, send_pidfd, signal_by_name, wait};
 pub use guard::leave_own_file;
 pub use oci_spec;
 pub use process::capability_sets;

@@ -1,11 +1,13 @@
 //! What has to be done for one spec, worked out before anything is made: namespaces new and old, what must wait for what.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_sys::limits::{self, Scheduling};
 use berth_sys::namespaces::{self, Namespaces};
 use oci_spec::runtime::{IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Process, Spec};
+use serde_json::{Value, json};
 
 use crate::error::{Context, OciError};
 use crate::seccomp::Filter;
@@ -26,6 +28,7 @@ pub(crate) struct Plan {
     pub scheduling: SchedulingPlan,
     id: String,
     bundle: PathBuf,
+    annotations: HashMap<String, String>,
 }
 
 /// CPU and I/O scheduling of the process.
@@ -77,6 +80,68 @@ impl SchedulingPlan {
         }
         Ok(())
     }
+}
+
+/// process.execCPUAffinity: where an exec'ed process runs before and after it is in the container's cgroups.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Affinity {
+    initial: Option<Vec<usize>>,
+    last: Option<Vec<usize>>,
+}
+
+impl Affinity {
+    pub(crate) fn of(process: &Process) -> Result<Affinity, OciError> {
+        let Some(wanted) = process.exec_cpu_affinity() else {
+            return Ok(Affinity::default());
+        };
+        let list = |field: &str, text: &Option<String>| match text.as_deref() {
+            None | Some("") => Ok(None),
+            Some(text) => number_list(text).map(Some).ok_or_else(|| {
+                OciError::field(
+                    format!("process.execCPUAffinity.{field}"),
+                    format!("{text:?}"),
+                    "numbers and ranges, such as 0-3,7",
+                )
+            }),
+        };
+        Ok(Affinity {
+            initial: list("initial", wanted.initial())?,
+            last: list("final", wanted.cpu_affinity_final())?,
+        })
+    }
+
+    /// Whether config says anything: else a process may run wherever the cpuset lets it.
+    pub(crate) fn decides(&self) -> bool {
+        self.initial.is_some() || self.last.is_some()
+    }
+
+    pub(crate) fn apply_initial(&self) -> Result<(), OciError> {
+        apply_affinity("initial", self.initial.as_deref())
+    }
+
+    pub(crate) fn apply_final(&self) -> Result<(), OciError> {
+        apply_affinity("final", self.last.as_deref())
+    }
+}
+
+fn apply_affinity(field: &str, cpus: Option<&[usize]>) -> Result<(), OciError> {
+    let Some(cpus) = cpus else { return Ok(()) };
+    berth_sys::process::set_affinity(cpus).step("set", format!("process.execCPUAffinity.{field} {cpus:?}"))
+}
+
+/// `0-3,7` as numbers; `None` for anything else, and for numbers that no machine has.
+pub(crate) fn number_list(text: &str) -> Option<Vec<usize>> {
+    const HIGHEST: usize = 1023;
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last > HIGHEST {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    Some(all)
 }
 
 impl Plan {
@@ -143,19 +208,25 @@ impl Plan {
             scheduling: SchedulingPlan::of(process),
             id: id.to_owned(),
             bundle: bundle.to_owned(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
         })
     }
 
     /// The state that hooks read (OCI runtime specification, "State").
-    pub(crate) fn state_json(&self, status: &str, pid: u32) -> String {
-        serde_json::json!({
+    pub(crate) fn state(&self, status: &str, pid: u32) -> Value {
+        json!({
             "ociVersion": crate::SPEC_VERSION,
             "id": self.id,
             "status": status,
             "pid": pid,
             "bundle": self.bundle,
+            "annotations": self.annotations,
         })
-        .to_string()
+    }
+
+    /// The same as text.
+    pub(crate) fn state_json(&self, status: &str, pid: u32) -> String {
+        self.state(status, pid).to_string()
     }
 }
 
@@ -169,5 +240,18 @@ pub(crate) fn kind(kind: LinuxNamespaceType) -> Namespaces {
         LinuxNamespaceType::Pid => Namespaces::PID,
         LinuxNamespaceType::Network => Namespaces::NET,
         LinuxNamespaceType::Time => Namespaces::TIME,
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn cpus_are_numbers_and_ranges() {
+        assert_eq!(number_list("0-2,7"), Some(vec![0, 1, 2, 7]));
+        for wrong in ["", "a", "3-1", "-1", "1-", "99999", "0,,1"] {
+            assert_eq!(number_list(wrong), None, "{wrong:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use oci_spec::runtime::{Capabilities as CapabilitySet, Process};
 use crate::error::{Context, OciError};
 
 /// The kernel's capability names by number (linux/capability.h).
-const NAMES: [&str; 41] = [
+pub(crate) const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

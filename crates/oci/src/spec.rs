@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 
 use crate::error::OciError;
 
@@ -70,6 +70,9 @@ fn check(spec: &Spec) -> Result<(), OciError> {
     if spec.linux().is_none() {
         return Err(OciError::field("linux", "missing", "an object"));
     }
+    if let Some(linux) = spec.linux() {
+        check_linux(linux)?;
+    }
     for mount in spec.mounts().iter().flatten() {
         let idmap = |option: &String| matches!(option.as_str(), "idmap" | "ridmap");
         let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
@@ -90,6 +93,41 @@ fn check(spec: &Spec) -> Result<(), OciError> {
                 "a path without `..`",
             ));
         }
+    }
+    Ok(())
+}
+
+/// What would be a different container if it were left out.
+fn check_linux(linux: &Linux) -> Result<(), OciError> {
+    let resources = linux.resources().as_ref();
+    let asked = [
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        (
+            "linux.netDevices",
+            linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()),
+        ),
+        (
+            "linux.timeOffsets",
+            linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty()),
+        ),
+        (
+            "linux.mountLabel",
+            linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()),
+        ),
+        (
+            "linux.resources.unified on cgroup v1",
+            resources.is_some_and(|all| all.unified().as_ref().is_some_and(|all| !all.is_empty())),
+        ),
+    ];
+    if let Some((field, _)) = asked.iter().find(|(_, asked)| *asked) {
+        return Err(OciError::Unsupported {
+            what: (*field).to_owned(),
+        });
+    }
+    let flags = linux.personality().as_ref().and_then(|all| all.flags().as_ref());
+    if let Some(flags) = flags.filter(|flags| !flags.is_empty()) {
+        return Err(OciError::field("linux.personality.flags", format!("{flags:?}"), "none"));
     }
     Ok(())
 }

@@ -119,9 +119,8 @@ impl Container {
         file::write_aside(&opened, "state.json", text.as_bytes(), 0o600).step("write", "state.json")
     }
 
-    pub(crate) fn has_init(&mut self, pid: u32) -> Result<(), OciError> {
-        self.start_time = process::start_time(pid).step("read start time of", pid)?;
-        self.pid = pid;
+    pub(crate) fn has_init(&mut self, pid: u32, start_time: u64) -> Result<(), OciError> {
+        (self.pid, self.start_time) = (pid, start_time);
         self.save_state()
     }
 
@@ -173,6 +172,14 @@ impl Container {
             path: path.display().to_string(),
             source,
         })
+    }
+
+    /// When it was made.
+    pub(crate) fn created(&self) -> Result<std::time::SystemTime, OciError> {
+        // Written once.
+        let path = self.folder.join("config.json");
+        let found = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        found.step("look at", path.display())
     }
 
     /// The init process, if it still is the one that was made.

@@ -68,6 +68,7 @@ impl Driver for Embedded {
         let (stdio, console) = ends("exec", id, args.stdio)?;
         let options = ExecOptions {
             process: &process,
+            ignore_paused: false,
             stdio,
             console,
             preserve_fds: 0,
@@ -130,10 +131,8 @@ impl Driver for Embedded {
 
     fn features(&self, _: Duration) -> Result<Features, Error> {
         let version = format!("berth {}", env!("CARGO_PKG_VERSION"));
-        Ok(Features {
-            version,
-            features: serde_json::Value::Null,
-        })
+        let features = berth_oci::features(&version);
+        Ok(Features { version, features })
     }
 }
 

@@ -3,18 +3,27 @@
 //! Invariants: every path is below a controller's mount and has no `..`; a cgroup that existed before is used and not
 //! removed by an undo; a limit that can't be set is an error and names the file and the value.
 
+mod stats;
 mod v1;
 mod values;
 
 pub(crate) use v1::V1;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 use serde_json::Value;
 
-use crate::error::{Context, OciError};
+use crate::error::OciError;
+
+/// How long a freeze may take that somebody asked for, and one that only helps.
+const FREEZE: Duration = Duration::from_secs(5);
+const STAND_STILL: Duration = Duration::from_millis(200);
+const ESRCH: i32 = 3;
 
 /// The cgroups of one container under whichever hierarchy this machine has.
 #[derive(Debug)]
@@ -79,6 +88,14 @@ impl Cgroups {
         }
     }
 
+    /// What its processes use, in the form of runc's `events --stats`.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        match self {
+            Cgroups::V1(groups) => stats::v1(&|controller| groups.folder(controller)),
+        }
+    }
+
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         match self {
@@ -91,22 +108,45 @@ impl Cgroups {
     /// # Errors
     /// No freezer, or one that does not finish: it thaws again then.
     pub fn freeze(&self, frozen: bool) -> Result<(), OciError> {
-        match self {
-            Cgroups::V1(groups) => groups.freeze(frozen),
-        }
+        self.freeze_within(frozen, FREEZE)
     }
 
-    /// SIGKILL to all, then thaw, so that none runs on in between.
+    /// Signals every process in the cgroup and below it. They stand still meanwhile, so that none is forked past the list; SIGKILL
+    /// also thaws what somebody paused, for a frozen process does not die. A freezer that is not there or does not finish is done
+    /// without.
     ///
     /// # Errors
-    /// As [`Cgroups::freeze`].
-    pub(crate) fn kill_frozen(&self) -> Result<(), OciError> {
-        for pid in self.processes().step("list", "frozen processes")? {
-            if let Ok(pidfd) = berth_sys::process::pidfd_open(pid) {
-                let _ = berth_sys::process::pidfd_send_signal(&pidfd, berth_sys::signal::SIGKILL);
+    /// As a read of cgroup.procs, pidfd_send_signal(2), but for a process that has just ended.
+    pub(crate) fn signal_all(&self, signal: i32) -> io::Result<()> {
+        let paused = self.is_frozen();
+        let froze = !paused && self.freeze_within(true, STAND_STILL).is_ok();
+        let done = self.signal_listed(signal);
+        if froze || paused && signal == berth_sys::signal::SIGKILL {
+            // What stays frozen is found by whoever waits for its end.
+            let _ = self.freeze(false);
+        }
+        done
+    }
+
+    fn signal_listed(&self, signal: i32) -> io::Result<()> {
+        let open = |pid| Some((pid, berth_sys::process::pidfd_open(pid).ok()?));
+        let opened: Vec<(u32, OwnedFd)> = self.processes()?.into_iter().filter_map(open).collect();
+        // A number may have become another's before it was opened: who is here now was here when it was.
+        let here: HashSet<u32> = self.processes()?.into_iter().collect();
+        let mut first = Ok(());
+        for (_, pidfd) in opened.iter().filter(|(pid, _)| here.contains(pid)) {
+            match berth_sys::process::pidfd_send_signal(pidfd, signal) {
+                Err(error) if error.raw_os_error() != Some(ESRCH) && first.is_ok() => first = Err(error),
+                _ => {}
             }
         }
-        self.freeze(false)
+        first
+    }
+
+    fn freeze_within(&self, frozen: bool, patience: Duration) -> Result<(), OciError> {
+        match self {
+            Cgroups::V1(groups) => groups.freeze(frozen, patience),
+        }
     }
 
     /// # Errors

@@ -115,7 +115,7 @@ impl V1 {
         Ok(())
     }
 
-    fn folder(&self, controller: &str) -> Option<&Path> {
+    pub(super) fn folder(&self, controller: &str) -> Option<&Path> {
         let has = |group: &&Group| group.controllers.split(',').any(|name| name == controller);
         self.groups.iter().find(has).map(|group| group.folder.as_path())
     }
@@ -167,7 +167,7 @@ impl V1 {
         matches!(state, Some(Ok(state)) if state.trim() != "THAWED")
     }
 
-    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), OciError> {
+    pub(crate) fn freeze(&self, frozen: bool, patience: Duration) -> Result<(), OciError> {
         let folder = self.folder("freezer").ok_or_else(|| OciError::Unsupported {
             what: "cgroup controller freezer (for pause)".into(),
         })?;
@@ -177,7 +177,7 @@ impl V1 {
         } else {
             ("THAWED", "FROZEN")
         };
-        let deadline = Instant::now() + FREEZE;
+        let deadline = Instant::now() + patience;
         loop {
             // v1 has no notification of this; a write also moves a freeze on that a fork has upset.
             write(&file, word).step("set", format!("{} to {word}", file.display()))?;
@@ -242,8 +242,8 @@ impl V1 {
     }
 }
 
-/// How long a freeze may take.
-const FREEZE: Duration = Duration::from_secs(5);
+/// How long an ended process may count as being there.
+const LEAVE: Duration = Duration::from_secs(5);
 
 fn collect(folder: &Path, into: &mut Vec<u32>) -> io::Result<()> {
     let text = match read_text(folder.join("cgroup.procs")) {
@@ -282,7 +282,7 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
         }
     }
     // A process that has just been reaped may still count for a moment.
-    let deadline = Instant::now() + FREEZE;
+    let deadline = Instant::now() + LEAVE;
     loop {
         match fs::remove_dir(folder) {
             Err(error) if is_gone(&error) => return Ok(()),

@@ -46,18 +46,17 @@ impl MountOptions {
             self.change(on, attr, true);
             return;
         }
+        if let Some((_, propagation, recursive)) = PROPAGATIONS.iter().find(|(name, _, _)| *name == option) {
+            self.propagation.push((*propagation, *recursive));
+            return;
+        }
         match option {
-            "defaults" | "async" | "nomand" | "loud" => {}
+            // What is so anyway, and what only mount(2) of old knew.
+            "defaults" | "async" | "nomand" | "loud" | "silent" | "iversion" | "noiversion" => {}
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive_bind) = (true, true),
-            "private" => self.propagation.push((Propagation::Private, false)),
-            "rprivate" => self.propagation.push((Propagation::Private, true)),
-            "shared" => self.propagation.push((Propagation::Shared, false)),
-            "rshared" => self.propagation.push((Propagation::Shared, true)),
-            "slave" => self.propagation.push((Propagation::Slave, false)),
-            "rslave" => self.propagation.push((Propagation::Slave, true)),
-            "unbindable" => self.propagation.push((Propagation::Unbindable, false)),
-            "runbindable" => self.propagation.push((Propagation::Unbindable, true)),
+            // A bind mount's flags are always set on the mount alone.
+            "remount" if self.bind => {}
             "tmpcopyup" => self.tmpcopyup = true,
             "idmap" => self.idmap = Some(Idmap::This),
             "ridmap" => self.idmap = Some(Idmap::Recursive),
@@ -91,27 +90,74 @@ impl MountOptions {
     }
 }
 
+/// Flags of a mount: the option, whether it sets or clears, and what. With an `r` before it, it is for all mounts below too.
+const FLAGS: [(&str, bool, Attr); 18] = [
+    ("ro", true, Attr::RDONLY),
+    ("rw", false, Attr::RDONLY),
+    ("nosuid", true, Attr::NOSUID),
+    ("suid", false, Attr::NOSUID),
+    ("nodev", true, Attr::NODEV),
+    ("dev", false, Attr::NODEV),
+    ("noexec", true, Attr::NOEXEC),
+    ("exec", false, Attr::NOEXEC),
+    ("noatime", true, Attr::NOATIME),
+    ("atime", false, Attr::NOATIME),
+    ("relatime", true, Attr::RELATIME),
+    ("norelatime", false, Attr::RELATIME),
+    ("strictatime", true, Attr::STRICTATIME),
+    ("nostrictatime", false, Attr::STRICTATIME),
+    ("nodiratime", true, Attr::NODIRATIME),
+    ("diratime", false, Attr::NODIRATIME),
+    ("nosymfollow", true, Attr::NOSYMFOLLOW),
+    ("symfollow", false, Attr::NOSYMFOLLOW),
+];
+
 fn flag(option: &str) -> Option<(bool, Attr)> {
-    Some(match option {
-        "ro" => (true, Attr::RDONLY),
-        "rw" => (false, Attr::RDONLY),
-        "nosuid" => (true, Attr::NOSUID),
-        "suid" => (false, Attr::NOSUID),
-        "nodev" => (true, Attr::NODEV),
-        "dev" => (false, Attr::NODEV),
-        "noexec" => (true, Attr::NOEXEC),
-        "exec" => (false, Attr::NOEXEC),
-        "noatime" => (true, Attr::NOATIME),
-        "atime" => (false, Attr::NOATIME),
-        "relatime" | "norelatime" => (option == "relatime", Attr::RELATIME),
-        "strictatime" => (true, Attr::STRICTATIME),
-        "nostrictatime" => (false, Attr::STRICTATIME),
-        "nodiratime" => (true, Attr::NODIRATIME),
-        "diratime" => (false, Attr::NODIRATIME),
-        "nosymfollow" => (true, Attr::NOSYMFOLLOW),
-        "symfollow" => (false, Attr::NOSYMFOLLOW),
-        _ => return None,
-    })
+    let found = FLAGS.iter().find(|(name, _, _)| *name == option)?;
+    Some((found.1, found.2))
+}
+
+const PROPAGATIONS: [(&str, Propagation, bool); 8] = [
+    ("private", Propagation::Private, false),
+    ("rprivate", Propagation::Private, true),
+    ("shared", Propagation::Shared, false),
+    ("rshared", Propagation::Shared, true),
+    ("slave", Propagation::Slave, false),
+    ("rslave", Propagation::Slave, true),
+    ("unbindable", Propagation::Unbindable, false),
+    ("runbindable", Propagation::Unbindable, true),
+];
+
+/// What else is known: no flag of the mount, and the same for every file system.
+const OTHERS: [&str; 15] = [
+    "async",
+    "bind",
+    "defaults",
+    "dirsync",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "rbind",
+    "silent",
+    "sync",
+    "tmpcopyup",
+];
+
+/// Every option that does not go to a file system of its own, in order.
+pub(crate) fn names() -> Vec<String> {
+    let mut all: Vec<String> = OTHERS.iter().map(|name| (*name).to_owned()).collect();
+    all.extend(PROPAGATIONS.iter().map(|(name, _, _)| (*name).to_owned()));
+    all.extend(
+        FLAGS
+            .iter()
+            .flat_map(|(name, _, _)| [(*name).to_owned(), format!("r{name}")]),
+    );
+    all.sort();
+    all
 }
 
 #[cfg(test)]

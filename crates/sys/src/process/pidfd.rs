@@ -54,6 +54,12 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     }
 }
 
+/// A copy of a descriptor of that process, which the caller must be allowed to trace.
+pub fn pidfd_take(pidfd: impl AsFd, number: i32) -> io::Result<OwnedFd> {
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    Ok(rustix::process::pidfd_getfd(pidfd, number, flags)?)
+}
+
 /// Whether the process has ended (it may still be a zombie).
 pub fn has_ended(pidfd: impl AsFd) -> io::Result<bool> {
     wait_until_ended(pidfd, Some(Duration::ZERO))

@@ -146,6 +146,18 @@ pub fn affinity_all() -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &all)?)
 }
 
+/// May run on these CPUs only.
+pub fn set_affinity(cpus: &[usize]) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    for cpu in cpus {
+        if *cpu >= rustix::thread::CpuSet::MAX_CPU {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        set.set(*cpu);
+    }
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
 /// Forgets the environment. For single-threaded programs.
 pub fn clear_environment() {
     // SAFETY: no other thread may read the environment at the same time; documented as single-threaded.
