@@ -5,6 +5,7 @@
 //! given up costs that request only, and no number of streams or resets ends a connection.
 #![forbid(unsafe_code)]
 
+mod authority;
 mod budget;
 mod containerd;
 mod convert;

@@ -17,6 +17,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::authority::Lenient;
 use crate::budget::Budget;
 use crate::containerd;
 use crate::service::Service;
@@ -119,7 +120,7 @@ struct Incoming {
 }
 
 impl tokio_stream::Stream for Incoming {
-    type Item = io::Result<UnixStream>;
+    type Item = io::Result<Lenient<UnixStream>>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -128,7 +129,7 @@ impl tokio_stream::Stream for Incoming {
                 self.pause = None;
             }
             match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => return Poll::Ready(Some(Ok(stream))),
+                Ok((stream, _)) => return Poll::Ready(Some(Ok(Lenient::new(stream)))),
                 Err(error) => {
                     tracing::warn!(%error, "a connection can't be accepted; trying again");
                     // A descriptor that gets free tells nobody.

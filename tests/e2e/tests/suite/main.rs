@@ -6,6 +6,7 @@ mod bad_bundle;
 mod bad_disk;
 mod bad_runtime;
 mod cli;
+mod clients;
 mod conn;
 mod daemon;
 mod debian;
