@@ -36,6 +36,8 @@ use crate::watch::{Part, Poll, Ready, Token, Want, Watched};
 
 /// Connections at one time; more are closed at once.
 const CONNECTIONS: usize = 64;
+/// Until a connection is tried again for which there was no descriptor, if nothing has happened meanwhile.
+const DEAF: Duration = Duration::from_secs(1);
 
 /// Everything that a shim is.
 #[derive(Debug)]
@@ -47,6 +49,10 @@ pub struct Shim {
     _signals_watched: Watched,
     /// None once Shutdown was asked for.
     listener: Option<Watched>,
+    /// The descriptor for one connection more when all others are used up: the next daemon must get in.
+    reserve: Option<OwnedFd>,
+    /// There is no descriptor for whoever is waiting: until when the listener is not looked at.
+    deaf_until: Option<Instant>,
     conns: Vec<Conn>,
     next_id: u32,
     /// The highest of any daemon so far.
@@ -97,6 +103,8 @@ impl Shim {
             signals,
             _signals_watched: watched,
             listener: Some(listener),
+            reserve: None,
+            deaf_until: None,
             earlier,
             conns: Vec::new(),
             next_id: 0,
@@ -136,6 +144,7 @@ impl Shim {
                 self.dispatch(&ready);
             }
             self.overdue(Instant::now());
+            self.listen_again();
             self.tell_exits();
             self.feed();
             self.trim();
@@ -217,6 +226,7 @@ impl Shim {
             self.oom.as_ref().and_then(|oom| oom.look_again),
             self.sampler.as_ref().map(|sampler| sampler.next),
             self.quit.map(|(_, by)| by),
+            self.deaf_until,
         ];
         tasks.chain(drains).chain(others.into_iter().flatten()).min()
     }
@@ -245,14 +255,37 @@ impl Shim {
     }
 
     fn accept(&mut self) {
-        // A process that may not talk to us, and one too many, are hung up on.
-        while let Some(listener) = &self.listener
-            && let Ok(Some(socket)) = socket::accept(listener)
-        {
+        while let Some(listener) = &mut self.listener {
+            let socket = match socket::accept(&*listener) {
+                Ok(Some(socket)) => socket,
+                Ok(None) => break,
+                Err(_) if self.reserve.take().is_some() => continue,
+                // Whoever waits keeps the listener readable, and nothing but an end of something of ours changes what there is.
+                Err(_) => {
+                    let _ = listener.want(Want::NONE);
+                    self.deaf_until = Some(Instant::now() + DEAF);
+                    break;
+                }
+            };
+            // A process that may not talk to us, and one too many, are hung up on.
             let allowed = socket::peer(&socket).is_ok_and(|peer| peer.uid == 0 || peer.uid == own_uid(&self.folder));
             if allowed && self.conns.len() < CONNECTIONS {
                 let _ = self.connect(socket);
             }
+        }
+    }
+
+    /// Whatever has woken the loop may have given descriptors back.
+    fn listen_again(&mut self) {
+        if self.reserve.is_none() {
+            self.reserve = file::duplicate(&self.folder).ok();
+        }
+        if self.deaf_until.take().is_some()
+            && let Some(listener) = &mut self.listener
+        {
+            // It is in the set again, or nobody can connect; there is no third way.
+            let _ = listener.want(Want::READ);
+            self.accept();
         }
     }
 

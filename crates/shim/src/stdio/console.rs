@@ -48,6 +48,10 @@ impl Console {
             other => {
                 // Whatever it sent or did not send: it says no more.
                 self.runtime = None;
+                if other.is_err() {
+                    // Without a descriptor for it, whoever waits would wake the loop for ever; whoever needs the terminal asks again.
+                    let _ = self.listener.want(Want::NONE);
+                }
                 other.map_err(failed("console socket"))
             }
         }

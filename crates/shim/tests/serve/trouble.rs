@@ -1,7 +1,9 @@
 //! What can go wrong around a container: OOM kills, daemons that come and go, hanging runtimes, shims that die.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use berth_core::ErrorCode;
 use berth_sys::process;
@@ -11,11 +13,11 @@ use berth_wire::rpc::Method;
 use berth_wire::shim::{
     AckRequest, AckResponse, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, ExecRequest, ExecResponse,
     ForkRequest, ForkResponse, ShutdownRequest, ShutdownResponse, SignalRequest, SignalResponse, State, StateRequest,
-    StateResponse, event::What,
+    StateResponse, event::What, stdio::To,
 };
 use prost::Message;
 
-use crate::harness::{Box, Client, each, log, null, spawn, spawn_serve, to, until};
+use crate::harness::{Box, Client, each, log, null, runtimes, spawn, spawn_serve, to, until};
 
 #[test]
 fn an_oom_kill_is_told_before_the_exit() {
@@ -431,4 +433,39 @@ fn an_exec_that_is_being_made_is_there_for_the_next_daemon() {
         assert_eq!((exited.exec_id.as_str(), exited.pid), ("e", joined.pid));
         assert_eq!(exited.exit.unwrap().code, 4);
     });
+}
+
+/// Numbers of its open descriptors.
+fn descriptors(pid: u32) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let mut numbers: Vec<u64> = entries
+        .map(|e| e.file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn a_shim_without_free_descriptors_takes_one_daemon_more_and_does_not_spin() {
+    let it = Box::new(&runtimes()[0]);
+    let open = descriptors(it.shim);
+    let limit = open.last().unwrap() + 1;
+    process::set_limit_nofile_of(it.shim, (Some(limit), Some(limit))).unwrap();
+    let free = limit - open.len() as u64;
+    // The last one of these gets what was kept for it.
+    let mut taken: Vec<Client> = (0..=free).map(|_| it.connect()).collect();
+    for client in &mut taken {
+        client.greet(Hello::tool()).unwrap();
+    }
+    let mut waiting = it.connect();
+    waiting.socket().write_all(&Hello::tool().encode()).unwrap();
+    let used = || process::stat(it.shim).unwrap().cpu_ticks;
+    let before = used();
+    // What is looked for is something that does not happen.
+    std::thread::sleep(Duration::from_millis(600));
+    assert!(used() - before < 20, "{} ticks", used() - before);
+    drop(taken.pop());
+    let mut answer = [0; berth_wire::hello::LEN];
+    waiting.socket().read_exact(&mut answer).unwrap();
+    it.end();
 }
