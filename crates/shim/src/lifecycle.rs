@@ -59,6 +59,17 @@ impl Shim {
         let Some(at) = self.children.iter().position(|child| child.id == id) else {
             return Ok(());
         };
+        if self.knows(created.pid) {
+            return Err(Error::Driver {
+                code: berth_core::ErrorCode::Runtime.number(),
+                message: format!(
+                    "{operation}: the runtime named process {}, which is another one's",
+                    created.pid
+                ),
+                runtime_message: String::new(),
+                exit_code: 0,
+            });
+        }
         let child = &mut self.children[at];
         // Not reaped yet, even if it has ended: unknown children are held meanwhile.
         let pidfd = process::pidfd_open(created.pid).map_err(Error::io(operation, created.pid.to_string()))?;

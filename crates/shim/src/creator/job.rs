@@ -208,7 +208,12 @@ impl At<'_> {
             stdio,
         };
         let created = self.stage("create", |at| at.driver.create(&args))?;
-        self.tell_created(created.pid)
+        let told = self.tell_created(created.pid);
+        if told.is_err() {
+            // Whatever it has made, nobody will supervise it.
+            let _ = self.driver.delete(call, true);
+        }
+        told
     }
 
     fn exec(&mut self, call: &Call<'_>, exec: &Exec, ends: Option<&Ends>) -> Result<(), Failed> {
@@ -248,6 +253,14 @@ impl At<'_> {
                 format!("the runtime named process {pid}, but: {error}"),
             )
         };
+        if !is_the_shims(pid).map_err(gone)? {
+            return Err(failed(
+                ErrorCode::Runtime,
+                format!(
+                    "the runtime named process {pid}, which is no child of the shim's: its exit could never be told"
+                ),
+            ));
+        }
         // Nobody reaps it before the loop knows it, so it is there even if it has ended.
         let start_time = process::start_time(pid).map_err(gone)?;
         let cgroup = cgroup::of(pid).unwrap_or_default();
@@ -320,6 +333,28 @@ impl At<'_> {
             Some(path) if path.starts_with('/') => cgroup::remove(path),
             // Below the runtime's own, or systemd's.
             Some(_) => {}
+        }
+    }
+}
+
+/// How long the process that has made another one may take to end.
+const MAKER: Duration = Duration::from_secs(1);
+
+/// Whether this process is a child of our parent's, or will be: one whose maker ends goes to the shim, which is a subreaper.
+fn is_the_shims(pid: u32) -> std::io::Result<bool> {
+    let (shim, until) = (process::getppid(), Instant::now() + MAKER);
+    loop {
+        let parent = process::stat(pid)?.parent;
+        if parent == shim {
+            return Ok(true);
+        }
+        let Ok(maker) = process::pidfd_open(parent) else {
+            // It may have gone between these two lines.
+            return Ok(process::stat(pid)?.parent == shim);
+        };
+        let patience = until.saturating_duration_since(Instant::now());
+        if !process::wait_until_ended(&maker, Some(patience))? {
+            return Ok(false);
         }
     }
 }

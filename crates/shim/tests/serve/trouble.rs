@@ -469,3 +469,46 @@ fn a_shim_without_free_descriptors_takes_one_daemon_more_and_does_not_spin() {
     waiting.socket().read_exact(&mut answer).unwrap();
     it.end();
 }
+
+/// A runtime whose `create` names a process of somebody else's.
+fn with_pid(it: &Box, pid: &str) -> CreateRequest {
+    let script = it.dir.join("names");
+    let find = "for a; do case $p in --pid-file) f=$a;; esac; p=$a; done";
+    fs::write(
+        &script,
+        format!("{find}\ncase \"$*\" in *create*) echo {pid} > $f;; esac\n"),
+    )
+    .unwrap();
+    let mut request = it.request(null(), true);
+    let command = berth_wire::shim::Command {
+        binary: "/bin/sh".into(),
+        args: vec![script.to_str().unwrap().into()],
+        ..berth_wire::shim::Command::default()
+    };
+    request.driver = Some(berth_wire::shim::Driver {
+        kind: Some(berth_wire::shim::driver::Kind::Command(command)),
+    });
+    request
+}
+
+#[test]
+fn a_pid_that_is_no_child_of_the_shims_is_refused() {
+    let mut it = Box::new(&runtimes()[0]);
+    let own = std::process::id().to_string();
+    for (pid, wanted) in [
+        (own.as_str(), "no child of the shim's"),
+        ("1", "no child of the shim's"),
+        // The creator: a child of the shim's, but not the container's.
+        ("$PPID", "another one's"),
+    ] {
+        let request = with_pid(&it, pid);
+        let (message, failure) = it.conn.call::<CreateResponse>(Method::Create, &request).unwrap_err();
+        assert_eq!(
+            ErrorCode::from_number(failure.code),
+            Some(ErrorCode::Runtime),
+            "{message}"
+        );
+        assert!(message.contains(wanted), "{message}");
+    }
+    it.end();
+}
