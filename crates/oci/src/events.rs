@@ -1,11 +1,9 @@
 //! What a container uses and what happens to it, as `events` tells it.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use berth_sys::cgroup::{Group, Hierarchies};
+use berth_sys::cgroup::{Group, Hierarchies, OomKills};
 use berth_sys::epoll::{Epoll, Interest};
-use berth_sys::eventfd::EventFd;
 use serde_json::Value;
 
 use crate::error::{Context, OciError};
@@ -42,14 +40,20 @@ impl Container {
         let init = self.init()?.ok_or(OciError::NotRunning)?;
         let mut epoll = Epoll::new().step("make", "epoll")?;
         epoll.add(&init, END, Interest::READ).step("watch", self.pid)?;
-        let lack = EventFd::new().step("make", "eventfd")?;
-        if let Some(group) = self.group() {
-            // Without that controller there is nothing to be told.
-            if group.tell_oom(&lack).is_ok() {
-                epoll
-                    .add(lack.as_fd(), MEMORY, Interest::READ)
-                    .step("watch", "memory")?;
-            }
+        // Without that controller there is nothing to be told.
+        let group = self.group();
+        let mut lack = group.as_ref().and_then(|group| {
+            let mut kills = OomKills::of(group).ok()?;
+            kills.watch(group).ok()?;
+            Some(kills)
+        });
+        if let Some(kills) = &lack {
+            let interest = Interest {
+                read: !kills.is_priority(),
+                write: false,
+                priority: kills.is_priority(),
+            };
+            epoll.add(kills, MEMORY, interest).step("watch", "memory")?;
         }
         let mut ready = Vec::new();
         loop {
@@ -61,7 +65,13 @@ impl Container {
             let event = if ready.is_empty() {
                 Event::Stats(self.cgroups.stats())
             } else {
-                let _ = lack.read();
+                if lack.as_mut().is_some_and(|kills| kills.read().is_err())
+                    && let Some(gone) = lack.take()
+                {
+                    // Its descriptor would stay ready.
+                    epoll.delete(&gone).step("watch", "memory")?;
+                    continue;
+                }
                 Event::Oom
             };
             if !tell(event) {

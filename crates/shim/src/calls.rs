@@ -12,11 +12,12 @@ use berth_wire::ttrpc::{Frame, Kind};
 use bytes::Bytes;
 use prost::Message;
 
-use crate::cgroup;
 use crate::child::Child;
+use crate::creator::Job;
 use crate::error::Error;
 use crate::shim::Shim;
 use crate::stage::stage;
+use crate::task::{Op, Outcome, Task};
 
 /// Signals whose request ids are remembered.
 const REMEMBERED: usize = 32;
@@ -172,7 +173,11 @@ impl Shim {
             state: self.state.into(),
             processes: made.filter(|child| child.born.is_some()).map(Child::to_wire).collect(),
             being_made: being_made.map(Child::to_wire).collect(),
-            cgroup: self.container.as_ref().map(|c| c.cgroup.clone()).unwrap_or_default(),
+            cgroup: self
+                .container
+                .as_ref()
+                .map(|c| c.cgroup.name.clone())
+                .unwrap_or_default(),
             oom_kills: self.oom_kills(),
             log_dropped_bytes: self.children.iter().map(dropped).sum(),
             last_event: self.outbox.last(),
@@ -233,27 +238,67 @@ impl Shim {
         if !known {
             self.process(operation, &request.exec_id)?;
             if request.all {
-                let group = self.container.as_ref().map(|c| c.cgroup.clone()).unwrap_or_default();
-                cgroup::signal_all(&group, signal).map_err(Error::io(operation, group))?;
-            } else {
-                let child = self.process(operation, &request.exec_id)?;
-                if !child.lives() {
-                    return Err(Error::State {
-                        operation,
-                        problem: "the process has ended".into(),
-                    });
-                }
-                child
-                    .signal(signal)
-                    .map_err(Error::io(operation, child.pid().to_string()))?;
+                return self.signal_all(to, signal, &request.request_id);
             }
-            if !request.request_id.is_empty() {
-                self.recent.push_back(request.request_id.clone());
-                self.recent.drain(..self.recent.len().saturating_sub(REMEMBERED));
+            let child = self.process(operation, &request.exec_id)?;
+            if !child.lives() {
+                return Err(Error::State {
+                    operation,
+                    problem: "the process has ended".into(),
+                });
             }
+            child
+                .signal(signal)
+                .map_err(Error::io(operation, child.pid().to_string()))?;
+            self.remember(request.request_id.clone());
         }
         self.answer(to, &SignalResponse {});
         Ok(())
+    }
+
+    fn remember(&mut self, request_id: String) {
+        if !request_id.is_empty() {
+            self.recent.push_back(request_id);
+            self.recent.drain(..self.recent.len().saturating_sub(REMEMBERED));
+        }
+    }
+
+    /// In a creator: to find and hold 100,000 processes takes a second.
+    fn signal_all(&mut self, to: ReplyTo, signal: i32, request_id: &str) -> Result<(), Error> {
+        let is_same = |task: &&mut Task| matches!(&task.op, Op::SignalAll { request_id: id } if !id.is_empty() && id == request_id);
+        if let Some(task) = self.tasks.iter_mut().find(is_same) {
+            task.to.push(to);
+            return Ok(());
+        }
+        let cgroup = self.container.as_ref().map(|c| c.cgroup.clone()).unwrap_or_default();
+        let op = Op::SignalAll {
+            request_id: request_id.into(),
+        };
+        self.launch(op, vec![to], Job::SignalAll { cgroup, signal }, None)
+    }
+
+    /// All that are left of a container whose init has ended. Nobody asked, so nobody is told.
+    pub fn kill_rest(&mut self) {
+        let Some(container) = &self.container else { return };
+        let job = Job::SignalAll {
+            cgroup: container.cgroup.clone(),
+            signal: berth_sys::signal::SIGKILL,
+        };
+        let op = Op::SignalAll {
+            request_id: String::new(),
+        };
+        // Where no process can be made, the delete does it.
+        let _ = self.launch(op, Vec::new(), job, None);
+    }
+
+    pub fn signal_all_ended(&mut self, to: &[ReplyTo], request_id: String, outcome: Outcome) {
+        match outcome.result {
+            Ok(()) => {
+                self.remember(request_id);
+                to.iter().for_each(|to| self.answer(*to, &SignalResponse {}));
+            }
+            Err(error) => to.iter().for_each(|to| self.refuse(*to, &error)),
+        }
     }
 
     fn resize(&mut self, to: ReplyTo, request: &ResizeRequest) -> Result<(), Error> {

@@ -172,6 +172,7 @@ impl Conn {
         let want = Want {
             read: self.has_room() && !self.held && !self.closing,
             write: !self.out.is_empty(),
+            priority: false,
         };
         self.fd.want(want).is_ok()
     }

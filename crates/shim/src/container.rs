@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use berth_wire::shim::CreateRequest;
 
+use crate::cgroup::Place;
 use crate::creator::Setting;
 use crate::error::Error;
 
@@ -14,8 +15,8 @@ pub struct Container {
     pub incarnation: String,
     pub setting: Setting,
     pub drain_timeout: Duration,
-    /// "" until its init is made.
-    pub cgroup: String,
+    /// Nowhere until its init is made.
+    pub cgroup: Place,
     /// Only to remove what an earlier shim left.
     pub cleanup_only: bool,
 }
@@ -45,7 +46,7 @@ impl Container {
                 rootfs: request.rootfs.clone(),
             },
             drain_timeout: millis(request.drain_timeout_ms, 2_000),
-            cgroup: String::new(),
+            cgroup: Place::default(),
             cleanup_only: request.cleanup_only,
         })
     }

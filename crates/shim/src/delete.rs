@@ -35,7 +35,8 @@ impl Shim {
             deleting.to.push(to);
             return Ok(());
         }
-        let busy = !self.tasks.is_empty() || self.children.iter().any(Child::lives);
+        let works = self.makes_a_process() || self.has_exclusive_task();
+        let busy = works || self.children.iter().any(Child::lives);
         if busy && !request.force {
             return Err(Error::State {
                 operation: "delete",

@@ -10,7 +10,6 @@ use berth_sys::process::{self, Ended};
 use berth_sys::{signal, time};
 use berth_wire::shim::{Exit, ProcessExited, State};
 
-use crate::cgroup;
 use crate::shim::Shim;
 use crate::stage::stage;
 
@@ -90,9 +89,8 @@ impl Shim {
             .init()
             .and_then(|init| init.born.as_ref())
             .is_some_and(|born| !born.own_pid_namespace);
-        if shares && let Some(container) = &self.container {
-            // An empty or unusable group has nobody to end.
-            let _ = cgroup::signal_all(&container.cgroup, signal::SIGKILL);
+        if shares {
+            self.kill_rest();
         }
         // The exit record follows; it says the same and more.
         let _ = self.record_state();

@@ -7,6 +7,7 @@ use berth_wire::shim::{
 };
 
 use crate::calls::ReplyTo;
+use crate::cgroup::Place;
 use crate::child::{Born, Child};
 use crate::container::Container;
 use crate::creator::{Created, Delete, Exec, Job, PROCESS_FILE, Victim};
@@ -89,7 +90,10 @@ impl Shim {
         if is_init {
             stage!("create.made");
             if let Some(container) = &mut self.container {
-                container.cgroup.clone_from(&created.cgroup);
+                container.cgroup = Place {
+                    name: created.cgroup.clone(),
+                    membership: created.membership.clone(),
+                };
             }
             self.watch_for_oom(created.oom_kills);
         } else {
@@ -215,7 +219,7 @@ impl Shim {
     /// The cgroup of the container that an earlier shim has left.
     fn adopt_earlier(&mut self) {
         if let (Some(container), Some(earlier)) = (&mut self.container, &self.earlier) {
-            container.cgroup.clone_from(&earlier.cgroup);
+            container.cgroup = Place::named(&earlier.cgroup);
         }
     }
 

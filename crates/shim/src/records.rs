@@ -50,7 +50,7 @@ impl Records {
 
     pub fn state(&mut self, state: State, container: &Container, init: Option<&Child>) -> Result<(), Error> {
         self.shim.incarnation.clone_from(&container.incarnation);
-        self.shim.cgroup.clone_from(&container.cgroup);
+        self.shim.cgroup.clone_from(&container.cgroup.name);
         let born = init.and_then(|child| Some((child, child.born.as_ref()?)));
         self.shim.init = born.map(|(_, born)| ProcessRecord {
             pid: born.pid,

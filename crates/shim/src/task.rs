@@ -6,7 +6,8 @@
 //!                    └── late ──> killed with its group ────────────────^
 //! ```
 //!
-//! Invariants: every task has a deadline; create, start, pause, resume, update, delete run one at a time, execs beside each other;
+//! Invariants: every task has a deadline; create, start, pause, resume, update, delete run one at a time, execs and
+//! signals beside each other;
 //! while a create or an exec runs no unknown child is reaped, because it may be the one whose pid we learn a moment later.
 
 use std::os::fd::AsFd;
@@ -54,6 +55,10 @@ pub enum Op {
     Resume,
     Update,
     Delete,
+    /// To all processes; the id of the request, or "".
+    SignalAll {
+        request_id: String,
+    },
     /// Of a create that failed; the error is the answer.
     Undo {
         error: Error,
@@ -70,6 +75,7 @@ impl Op {
             Op::Resume => "resume",
             Op::Update => "update",
             Op::Delete => "delete",
+            Op::SignalAll { .. } => "signal",
         }
     }
 
@@ -96,9 +102,10 @@ pub struct Outcome {
 }
 
 impl Shim {
-    /// Anything but execs.
+    /// Anything but execs and signals.
     pub fn has_exclusive_task(&self) -> bool {
-        self.tasks.iter().any(|task| !matches!(task.op, Op::Exec { .. }))
+        let shared = |op: &Op| matches!(op, Op::Exec { .. } | Op::SignalAll { .. });
+        self.tasks.iter().any(|task| !shared(&task.op))
     }
 
     pub fn makes_a_process(&self) -> bool {
@@ -282,6 +289,7 @@ impl Shim {
             Op::Resume => self.freeze_ended(&task.to, outcome, State::Running),
             Op::Update => self.update_ended(&task.to, outcome),
             Op::Delete => self.delete_ended(task.to, outcome),
+            Op::SignalAll { request_id } => self.signal_all_ended(&task.to, request_id, outcome),
             Op::Undo { error } => self.undo_ended(&task.to, &error),
         }
     }

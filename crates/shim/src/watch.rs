@@ -82,27 +82,34 @@ impl Token {
 pub struct Want {
     pub read: bool,
     pub write: bool,
+    /// Something exceptional, as files of cgroup v2 tell their changes.
+    pub priority: bool,
 }
 
 impl Want {
     pub const NONE: Want = Want {
         read: false,
         write: false,
+        priority: false,
     };
     pub const READ: Want = Want {
         read: true,
-        write: false,
+        ..Want::NONE
     };
     pub const WRITE: Want = Want {
-        read: false,
         write: true,
+        ..Want::NONE
+    };
+    pub const PRIORITY: Want = Want {
+        priority: true,
+        ..Want::NONE
     };
 
     fn interest(self) -> Interest {
         Interest {
             read: self.read,
             write: self.write,
-            priority: false,
+            priority: self.priority,
         }
     }
 }

@@ -14,18 +14,27 @@ use berth_wire::shim::{self, ExecOverrides, driver::Kind};
 
 use super::report::{Created, Failed, Report, StageTime};
 use super::{Setting, process_json};
-use crate::cgroup;
+use crate::cgroup::Place;
 use crate::stdio::Ends;
 
 #[derive(Debug)]
 pub enum Job {
-    Create { start: bool },
+    Create {
+        start: bool,
+    },
     Start,
     Exec(Exec),
     Pause,
     Resume,
-    Update { resources: Vec<u8> },
+    Update {
+        resources: Vec<u8>,
+    },
     Delete(Delete),
+    /// To every process of the container.
+    SignalAll {
+        cgroup: Place,
+        signal: i32,
+    },
 }
 
 #[derive(Debug)]
@@ -47,7 +56,7 @@ pub struct Delete {
     pub victims: Vec<Victim>,
     /// A frozen process does not end.
     pub thaw: bool,
-    pub cgroup: String,
+    pub cgroup: Place,
 }
 
 /// A process that a delete ends.
@@ -174,6 +183,15 @@ impl At<'_> {
             Job::Resume => self.driver.resume(&call)?,
             Job::Update { resources } => self.driver.update(&call, resources)?,
             Job::Delete(delete) => return self.delete(&call, delete),
+            Job::SignalAll { cgroup, signal } => {
+                let done = cgroup.signal_all(*signal);
+                done.map_err(|error| {
+                    failed(
+                        ErrorCode::WrongState,
+                        format!("signal: cgroup {:?}: {error}", cgroup.name),
+                    )
+                })?;
+            }
         }
         Ok(Vec::new())
     }
@@ -263,8 +281,8 @@ impl At<'_> {
         }
         // Nobody reaps it before the loop knows it, so it is there even if it has ended.
         let start_time = process::start_time(pid).map_err(gone)?;
-        let cgroup = cgroup::of(pid).unwrap_or_default();
-        let oom_kills = cgroup::oom_kills(&cgroup);
+        let place = Place::of(pid).unwrap_or_default();
+        let oom_kills = place.oom_kills();
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
         // A zombie has no namespaces any more, and nothing that could outlive it.
         let own_pid_namespace = match (namespace(&pid.to_string()), namespace("self")) {
@@ -274,9 +292,10 @@ impl At<'_> {
         let created = Created {
             pid,
             start_time,
-            cgroup,
+            cgroup: place.name,
             oom_kills,
             own_pid_namespace,
+            membership: place.membership,
         };
         Report {
             created: Some(created),
@@ -292,9 +311,8 @@ impl At<'_> {
             // It may have ended.
             let _ = process::pidfd_send_signal(&victim.pidfd, signal::SIGKILL);
         }
-        if cgroup::is_its_own(&delete.cgroup) {
-            let _ = cgroup::signal_all(&delete.cgroup, signal::SIGKILL);
-        }
+        // Refused if it is not the container's alone.
+        let _ = delete.cgroup.signal_all(signal::SIGKILL);
         if delete.thaw {
             // What is not frozen can't be resumed; either is fine.
             let _ = self.driver.resume(call);
@@ -313,10 +331,10 @@ impl At<'_> {
         }
         if left.is_empty() {
             self.driver.delete(call, true)?;
-            if delete.cgroup.is_empty() {
+            if delete.cgroup == Place::default() {
                 self.remove_planned_cgroup();
             } else {
-                cgroup::remove(&delete.cgroup);
+                delete.cgroup.remove();
             }
         }
         Ok(left)
@@ -329,8 +347,8 @@ impl At<'_> {
         let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
         match config["linux"]["cgroupsPath"].as_str() {
             // What runc and crun call it then.
-            None | Some("") => cgroup::remove(&format!("/{}", self.setting.id)),
-            Some(path) if path.starts_with('/') => cgroup::remove(path),
+            None | Some("") => Place::named(&format!("/{}", self.setting.id)).remove_empty(),
+            Some(path) if path.starts_with('/') => Place::named(path).remove_empty(),
             // Below the runtime's own, or systemd's.
             Some(_) => {}
         }
@@ -364,7 +382,7 @@ const QUICK: Duration = Duration::from_millis(200);
 
 fn thaw(pid: u32) {
     // If it is gone meanwhile, or its group can't be thawed, the wait that follows says so.
-    if let Ok(hierarchies) = Hierarchies::detect()
+    if let Ok(hierarchies) = Hierarchies::usual()
         && let Ok(group) = hierarchies.group_of(pid)
         && matches!(group.is_frozen(), Ok(true))
     {

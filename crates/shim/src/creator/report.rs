@@ -43,6 +43,9 @@ pub struct Created {
     /// Its pid namespace is not the shim's: nothing of it outlives it, and no orphan of it comes to the shim.
     #[prost(bool, tag = "5")]
     pub own_pid_namespace: bool,
+    /// All of its /proc/PID/cgroup.
+    #[prost(string, tag = "6")]
+    pub membership: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

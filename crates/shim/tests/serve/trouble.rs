@@ -512,3 +512,26 @@ fn a_pid_that_is_no_child_of_the_shims_is_refused() {
     }
     it.end();
 }
+
+#[test]
+fn a_signal_to_all_reaches_every_process_once_for_each_request() {
+    each(|it| {
+        it.shell("trap 'echo init' USR1; (trap 'echo other' USR1; echo ready; while :; do sleep 1000 & wait; done) & while :; do wait; done");
+        let log = log(it);
+        it.run(to(To::Log(log)));
+        until("ready", || it.log().contains("ready"));
+        let request = SignalRequest {
+            signal: 10,
+            all: true,
+            request_id: "one".into(),
+            ..SignalRequest::default()
+        };
+        for _ in 0..2 {
+            it.conn.call::<SignalResponse>(Method::Signal, &request).unwrap();
+        }
+        until("both have it", || {
+            it.log().contains("init") && it.log().contains("other")
+        });
+        assert_eq!(it.log().matches("other").count(), 1);
+    });
+}

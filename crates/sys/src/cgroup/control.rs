@@ -1,15 +1,16 @@
-//! What is done to a cgroup: listing, freezing, killing, being told of OOM, making and removing.
+//! What is done to a cgroup: listing, freezing, killing, making and removing.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::{Group, Hierarchies, Version, parse};
-use crate::eventfd::EventFd;
 use crate::process;
 
 /// How often killing looks for processes that were forked meanwhile.
 const PASSES: usize = 50;
+/// Between two looks at a group that somebody is still in.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 impl Group {
     /// All processes of this group and of those below it, in no order. Empty if the group is gone.
@@ -106,30 +107,6 @@ impl Group {
         }
     }
 
-    /// v1 only: this event is told when a process of the group waits for memory or is killed for it. Notifications only wake; the
-    /// counter says what happened. Unsupported under v2: watch memory.events with inotify there.
-    pub fn tell_oom(&self, event: &EventFd) -> io::Result<()> {
-        if self.version == Version::V2 {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let folder = self
-            .folder("memory")
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let control = std::fs::File::open(folder.join("memory.oom_control"))?;
-        let line = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
-        write(&folder.join("cgroup.event_control"), &line)
-    }
-
-    /// The file that changes when the OOM killer has come (v2), for inotify.
-    #[must_use]
-    pub fn oom_file(&self) -> Option<PathBuf> {
-        let name = match self.version {
-            Version::V2 => "memory.events",
-            Version::V1 | Version::Hybrid => "memory.oom_control",
-        };
-        Some(self.folder("memory")?.join(name))
-    }
-
     /// Removes the group and those below it under every hierarchy. ResourceBusy (EBUSY) while a process is in it. Nothing there =
     /// done; the first failure is told after all were tried.
     pub fn remove(&self) -> io::Result<()> {
@@ -145,6 +122,32 @@ impl Group {
             }
         }
         result
+    }
+
+    /// Removes its own folders where neither a process nor another group is in them; those that a dying process is still in are tried
+    /// again until then.
+    pub fn remove_empty(&self, until: Instant) -> io::Result<()> {
+        self.refuse_own()?;
+        let busy = |folder: &&Path| {
+            std::fs::remove_dir(folder).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+        };
+        while self.folders().into_iter().filter(busy).count() > 0 && Instant::now() < until {
+            // cgroup v1 tells nobody when the last process has left a group.
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// [`Group::remove`], tried again until then while a dying process is in it.
+    pub fn remove_by(&self, until: Instant) -> io::Result<()> {
+        loop {
+            match self.remove() {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Makes a group below this one under every hierarchy. One that is there is used.
@@ -191,6 +194,12 @@ impl Group {
             (Ok(ours), Ok(theirs)) => theirs.starts_with(ours),
             _ => false,
         }
+    }
+
+    /// Whether it is a container's alone: no root of a hierarchy, and neither the caller's own nor above it.
+    #[must_use]
+    pub fn is_its_own(&self) -> bool {
+        self.refuse_own().is_ok()
     }
 
     /// Nobody shall freeze, kill or remove what the caller itself is in, nor a hierarchy's root.
@@ -240,7 +249,7 @@ fn inherit_cpuset(parent: &Path, new: &Path) -> io::Result<()> {
 }
 
 /// One write(2), as cgroup files want it; the file is never made.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     std::fs::OpenOptions::new()
         .write(true)
         .open(path)?

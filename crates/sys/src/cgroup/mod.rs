@@ -5,6 +5,7 @@
 //! between versions. Nothing here signals or removes a group that holds the caller, or a hierarchy's root.
 
 mod control;
+mod oom;
 pub mod parse;
 mod stats;
 #[cfg(test)]
@@ -16,7 +17,10 @@ use std::path::{Path, PathBuf};
 
 use crate::mounts::Mount;
 
+pub use oom::OomKills;
 pub use stats::Stats;
+
+const TOP: &str = "/sys/fs/cgroup";
 
 /// Which hierarchies a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,43 @@ impl Hierarchies {
     /// From this process's mounts.
     pub fn detect() -> io::Result<Self> {
         Ok(Self::of(&crate::mounts::all()?))
+    }
+
+    /// Where every distribution mounts them: below /sys/fs/cgroup, each v1 controller by its name. For whoever can't afford to read
+    /// the mounts of a busy machine; nothing is looked for but the version.
+    pub fn usual() -> io::Result<Self> {
+        Ok(Self::usual_in(
+            Path::new(TOP),
+            &std::fs::read_to_string("/proc/self/cgroup")?,
+        ))
+    }
+
+    fn usual_in(top: &Path, own: &str) -> Self {
+        let place = |point: PathBuf| Place {
+            point,
+            root: PathBuf::from("/"),
+        };
+        if top.join("cgroup.controllers").exists() {
+            return Self {
+                v1: BTreeMap::new(),
+                unified: Some(place(top.to_owned())),
+            };
+        }
+        let mut found = Self {
+            v1: BTreeMap::new(),
+            unified: None,
+        };
+        for (controllers, _) in parse::membership(own) {
+            if controllers.is_empty() {
+                found.unified = Some(place(top.join("unified")));
+                continue;
+            }
+            for controller in controllers.split(',') {
+                let name = controller.strip_prefix("name=").unwrap_or(controller);
+                found.v1.insert(controller.to_owned(), place(top.join(name)));
+            }
+        }
+        found
     }
 
     #[must_use]

@@ -163,9 +163,9 @@ fn a_group_of_our_own_is_filled_frozen_killed_and_removed() {
     assert!(group.stats().pids == 0 || group.stats().pids == 2);
     group.set_frozen(true).unwrap();
     assert!(group.is_frozen().unwrap());
-    if group.version() != Version::V2 {
-        group.tell_oom(&crate::eventfd::EventFd::new().unwrap()).unwrap();
-    }
+    let mut kills = OomKills::of(&group).unwrap();
+    kills.watch(&group).unwrap();
+    assert_eq!(kills.read().unwrap(), 0);
     group.kill(&machine).unwrap();
     for pid in pids {
         let ended = crate::process::wait(pid).unwrap();
@@ -174,6 +174,70 @@ fn a_group_of_our_own_is_filled_frozen_killed_and_removed() {
     group.remove().unwrap();
     assert!(group.folders().iter().all(|folder| !folder.exists()));
     group.remove().unwrap();
+}
+
+/// What the shim watches of cgroup v2, on a file that every hybrid machine has too.
+#[test]
+fn a_file_of_cgroup_v2_tells_its_changes_until_it_is_read() {
+    let machine = Hierarchies::detect().unwrap();
+    let Some(top) = &machine.unified else {
+        return eprintln!("skipped: no unified hierarchy");
+    };
+    let folder = top.point.join(format!("berth-sys-events-{}", std::process::id()));
+    if let Err(error) = std::fs::create_dir(&folder) {
+        return eprintln!("skipped: {error}");
+    }
+    let mut epoll = crate::epoll::Epoll::new().unwrap();
+    let mut events = OomKills::of_file(&folder.join("cgroup.events"), Version::V2).unwrap();
+    let priority = crate::epoll::Interest {
+        priority: true,
+        ..crate::epoll::Interest::NONE
+    };
+    epoll.add(&events, 1, priority).unwrap();
+    let mut told = |patience| {
+        let mut ready = Vec::new();
+        epoll
+            .wait(Some(std::time::Duration::from_millis(patience)), &mut ready)
+            .unwrap();
+        !ready.is_empty()
+    };
+    assert!(!told(0), "what was before is no news");
+    let mut sleep = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    control::write(&folder.join("cgroup.procs"), &sleep.id().to_string()).unwrap();
+    assert!(told(10_000));
+    assert!(told(0), "until it is read");
+    events.read().unwrap();
+    assert!(!told(0));
+    sleep.kill().unwrap();
+    sleep.wait().unwrap();
+    assert!(told(10_000));
+    std::fs::remove_dir(&folder).unwrap();
+    assert!(events.read().is_err(), "gone");
+}
+
+#[test]
+fn the_usual_places_are_those_of_this_machine() {
+    let own = std::process::id();
+    let (usual, found) = (Hierarchies::usual().unwrap(), Hierarchies::detect().unwrap());
+    let (usual, found) = (usual.group_of(own).unwrap(), found.group_of(own).unwrap());
+    assert_eq!(usual.name(), found.name());
+    // By way of its own name or of a mount that several share.
+    let real = |group: &Group| group.folder("memory").and_then(|folder| folder.canonicalize().ok());
+    assert_eq!(real(&usual), real(&found));
+}
+
+#[test]
+fn the_usual_places_come_from_what_a_process_is_in() {
+    let machine = Hierarchies::usual_in(
+        Path::new("/nowhere"),
+        "4:memory:/a\n2:cpu,cpuacct:/b\n9:name=systemd:/c\n0::/d\n",
+    );
+    assert_eq!(machine.version(), Version::Hybrid);
+    let group = machine.group_in("4:memory:/x/c1\n2:cpu,cpuacct:/y/c1\n9:name=systemd:/\n0::/z\n");
+    assert_eq!(group.name(), "/x/c1");
+    assert_eq!(group.folder("memory"), Some(Path::new("/nowhere/memory/x/c1")));
+    assert_eq!(group.folder("cpu"), Some(Path::new("/nowhere/cpu/y/c1")));
+    assert_eq!(group.unified(), Some(Path::new("/nowhere/unified/z")));
 }
 
 proptest::proptest! {
