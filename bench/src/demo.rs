@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long)]
     bin: PathBuf,
     /// Runtimes to show, one after the other
-    #[arg(long = "runtime", default_values = ["runc", "crun"])]
+    #[arg(long = "runtime", default_values = ["embedded", "runc", "crun"])]
     runtimes: Vec<String>,
     #[arg(long, default_value_t = 100)]
     containers: usize,
@@ -280,11 +280,16 @@ impl Stage {
             daemon: None,
         };
         bundle::make_rootfs(&stage.work.join("rootfs"))?;
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path)
-            .map(|folder| folder.join(runtime))
-            .find(|path| path.exists());
-        let found = found.ok_or_else(|| BenchError::new(format!("{runtime} is not installed")))?;
+        // Berth's own needs no program.
+        let found = if runtime == "embedded" {
+            PathBuf::new()
+        } else {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path)
+                .map(|folder| folder.join(runtime))
+                .find(|path| path.exists())
+                .ok_or_else(|| BenchError::new(format!("{runtime} is not installed")))?
+        };
         std::fs::write(stage.work.join("config.toml"), berth::config(runtime, &found))?;
         Ok(stage)
     }

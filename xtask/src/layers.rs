@@ -122,6 +122,12 @@ const TABLE: &[Row] = &[
         never: &["berth-supervisor", "berth-runtime"],
     },
     Row {
+        name: "berth-faults",
+        own: &["berth-e2e"],
+        foreign: None,
+        never: &["berth-supervisor", "berth-runtime"],
+    },
+    Row {
         name: "berth-bench",
         own: &["berth-wire"],
         foreign: None,

@@ -18,6 +18,7 @@ use crate::gate::Gate;
 use crate::lane::Lanes;
 use crate::logs::Folders;
 use crate::metrics::Histogram;
+use crate::turns::Turns;
 use crate::types::{EventItem, EventQuery, Since};
 
 pub(crate) struct Env {
@@ -29,6 +30,8 @@ pub(crate) struct Env {
     pub(crate) disks: Arc<dyn Disks>,
     pub(crate) lanes: Lanes,
     pub(crate) log_folders: Folders,
+    /// Whoever cleans up after a container, or makes one of the same name.
+    pub(crate) cleaning: Turns,
     pub(crate) bus: Bus,
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,

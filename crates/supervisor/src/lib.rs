@@ -28,6 +28,7 @@ mod stage;
 pub mod stats;
 mod store;
 mod supervisor;
+mod turns;
 mod types;
 
 pub use config::{Config, EventsConfig, Runtime, RuntimeConfig, ShimConfig, StartConfig};

@@ -85,6 +85,7 @@ impl Supervisor {
             disks: deps.disks,
             lanes,
             log_folders,
+            cleaning: crate::turns::Turns::default(),
             bus: deps.bus,
             gate,
             calls: Calls::default(),

@@ -1,7 +1,9 @@
 //! The container folders beyond what `berth_record` does with one: the way out.
 //!
 //! A folder that is to go is renamed first, from `NS:ID` to `NS:ID~INCARNATION`: one step that frees the id and marks the rest
-//! as removable by whoever finds it. What can't be removed yet stays under that name until it can. Likewise a log's folder.
+//! as removable by whoever finds it. What can't be removed yet stays under that name until it can. Likewise a log's folder. Where
+//! nothing is left that bears the container's name (its cgroup, its runtime's state, its bundle) the folder's ends in `.empty`: by
+//! then they may be those of the next container of this id.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,16 +20,22 @@ use crate::types::MadeBundle;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tomb {
     pub(crate) key: ContainerKey,
+    /// Nothing that bears the container's name is left.
+    pub(crate) empty: bool,
     name: String,
 }
+
+const EMPTY: &str = ".empty";
 
 impl Tomb {
     /// `None` for any other name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (folder, incarnation) = name.split_once('~')?;
+        let (folder, rest) = name.split_once('~')?;
+        let incarnation = rest.strip_suffix(EMPTY).unwrap_or(rest);
         let digits = incarnation.len() == 32 && incarnation.bytes().all(|b| b.is_ascii_hexdigit());
         Some(Self {
             key: parse_folder_name(folder).filter(|_| digits)?,
+            empty: rest.ends_with(EMPTY),
             name: name.to_owned(),
         })
     }
@@ -51,11 +59,16 @@ fn parent(layout: &Layout) -> io::Result<OwnedFd> {
     dir::open_path(&layout.containers())
 }
 
-/// Frees the id. Nothing there = done.
-pub(crate) fn bury(layout: &Layout, key: &ContainerKey, incarnation: &str) -> io::Result<Tomb> {
+/// Frees the id; `empty` if nothing is left that bears the name. Nothing there = done.
+pub(crate) fn bury(layout: &Layout, key: &ContainerKey, incarnation: &str, empty: bool) -> io::Result<Tomb> {
+    let mut name = tomb_name(key, incarnation);
+    if empty {
+        name.push_str(EMPTY);
+    }
     let tomb = Tomb {
         key: key.clone(),
-        name: tomb_name(key, incarnation),
+        empty,
+        name,
     };
     match file::rename_at(parent(layout)?, folder_name(key), &tomb.name) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -147,8 +160,18 @@ mod test {
     #[test]
     fn names() {
         let name = format!("ns:a~{}", "0f".repeat(16));
-        assert_eq!(Tomb::parse(&name).unwrap().key, ContainerKey::parse("ns", "a").unwrap());
-        for bad in ["ns:a", "ns:a~", "ns:a~xyz", "~00", &format!("a~{}", "0f".repeat(16))] {
+        let tomb = Tomb::parse(&name).unwrap();
+        assert_eq!((tomb.key, tomb.empty), (ContainerKey::parse("ns", "a").unwrap(), false));
+        let tomb = Tomb::parse(&format!("{name}.empty")).unwrap();
+        assert_eq!((tomb.key.id.as_str(), tomb.empty), ("a", true));
+        for bad in [
+            "ns:a",
+            "ns:a~",
+            "ns:a~xyz",
+            "ns:a~.empty",
+            "~00",
+            &format!("a~{}", "0f".repeat(16)),
+        ] {
             assert_eq!(Tomb::parse(bad), None, "{bad}");
         }
     }

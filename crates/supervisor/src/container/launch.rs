@@ -170,6 +170,8 @@ impl Launch {
             });
         };
 
+        // Who cleans up after an earlier one of this name kills what is in its cgroup.
+        drop(self.env.cleaning.take(&self.key).await);
         let folder = Folder::create(&self.env.layout, &self.key).map_err(|e| self.io("make its folder", e))?;
         let folder = made.folder.insert(Arc::new(folder)).clone();
         folder

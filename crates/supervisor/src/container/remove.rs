@@ -118,14 +118,15 @@ pub(super) async fn remove(removal: Removal) -> Removed {
         say_goodbye(&link).await;
     }
     stage!("delete.shutdown");
+    if record.own_bundle {
+        left.extend(remove_bundle(&env, &key).await);
+    }
+    let emptied = left.is_empty();
     if log {
         env.log_folders.leave(&key, &record.incarnation);
         left.extend(remove_log(&env, &key, &record.incarnation).await);
     }
-    if record.own_bundle {
-        left.extend(remove_bundle(&env, &key).await);
-    }
-    let tomb = store::bury(&env.layout, &key, &record.incarnation)
+    let tomb = store::bury(&env.layout, &key, &record.incarnation, emptied)
         .inspect_err(|e| left.push(format!("folder {}: {e}", env.layout.container(&key).display())))
         .ok();
     stage!("delete.renamed");
@@ -249,11 +250,16 @@ async fn clean_up(env: Arc<Env>, tomb: Tomb, first: Duration) {
         // What holds a mount or a group tells nobody when it lets go.
         tokio::time::sleep(pause).await;
         match try_once(&env, &tomb).await {
-            Ok(left) if left.is_empty() => {
+            Ok(None) => {
+                tracing::debug!(container = %tomb.key, "its id is in use again: what is left of the earlier one waits");
+            }
+            Ok(Some(left)) if left.is_empty() => {
                 tracing::info!(container = %tomb.key, "what was left of a deleted container is gone now");
                 return;
             }
-            Ok(left) => tracing::warn!(container = %tomb.key, ?left, "a deleted container still has something left"),
+            Ok(Some(left)) => {
+                tracing::warn!(container = %tomb.key, ?left, "a deleted container still has something left")
+            }
             Err(error) => tracing::warn!(container = %tomb.key, %error, "a deleted container can't be cleaned up yet"),
         }
         pause = (pause * 2).clamp(RETRY.0, RETRY.1);
@@ -308,30 +314,45 @@ async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb) {
     }
 }
 
-async fn try_once(env: &Arc<Env>, tomb: &Tomb) -> std::io::Result<Vec<String>> {
+/// Answers what is left; `None` while another container has the id, for it has the cgroup and the runtime's state of that name too.
+async fn try_once(env: &Arc<Env>, tomb: &Tomb) -> std::io::Result<Option<Vec<String>>> {
     let folder = match tomb.open(&env.layout) {
         Ok(folder) => folder,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Some(Vec::new())),
         Err(e) => return Err(e),
     };
     let mut left = Vec::new();
     // Without a record nothing was made, or it was removed already.
-    if let Some(mut record) = folder.container().unwrap_or_default() {
-        // The runtime's own folder moved with the container's.
-        let was = env.layout.container(&tomb.key);
-        if let Ok(inside) = record.runtime.root.strip_prefix(&was) {
-            record.runtime.root = tomb.path(&env.layout).join(inside);
+    if let Some(record) = folder.container().unwrap_or_default() {
+        if !tomb.empty {
+            // A creation of this name waits until this try has ended.
+            let _turn = env.cleaning.take(&tomb.key).await;
+            if env.registry.get(&tomb.key).is_some() {
+                return Ok(None);
+            }
+            left = empty_tomb(env, tomb, &record, &folder).await;
         }
-        left = empty(env, &tomb.key, &record, &folder, None, true).await;
         if store::keeps_log(&record) {
             left.extend(remove_log(env, &tomb.key, &record.incarnation).await);
-        }
-        if record.own_bundle && env.registry.get(&tomb.key).is_none() {
-            left.extend(remove_bundle(env, &tomb.key).await);
         }
     }
     if left.is_empty() {
         tomb.remove(&env.layout)?;
     }
-    Ok(left)
+    Ok(Some(left))
+}
+
+/// What bears the container's name, and not its incarnation's. Answers what is left.
+async fn empty_tomb(env: &Arc<Env>, tomb: &Tomb, record: &ContainerRecord, folder: &Arc<Folder>) -> Vec<String> {
+    let mut record = record.clone();
+    // The runtime's own folder moved with the container's.
+    let was = env.layout.container(&tomb.key);
+    if let Ok(inside) = record.runtime.root.strip_prefix(&was) {
+        record.runtime.root = tomb.path(&env.layout).join(inside);
+    }
+    let mut left = empty(env, &tomb.key, &record, folder, None, true).await;
+    if record.own_bundle {
+        left.extend(remove_bundle(env, &tomb.key).await);
+    }
+    left
 }

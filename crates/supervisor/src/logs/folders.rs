@@ -6,15 +6,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_core::ContainerKey;
 use berth_record::Layout;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::deps::Disks;
 use crate::lane::Lane;
 use crate::store;
+use crate::turns::Turns;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -26,22 +26,9 @@ struct Inner {
     layout: Layout,
     lane: Lane,
     disks: Arc<dyn Disks>,
-    names: Mutex<Names>,
-}
-
-#[derive(Default)]
-struct Names {
-    /// Who works on a name, or waits to.
-    turns: HashMap<ContainerKey, Weak<tokio::sync::Mutex<()>>>,
+    turns: Turns,
     /// Incarnation of the deleted container whose log may still have the name.
-    leaving: HashMap<ContainerKey, String>,
-}
-
-/// The right to work on one name.
-struct Turn {
-    folders: Folders,
-    key: ContainerKey,
-    guard: Option<OwnedMutexGuard<()>>,
+    leaving: Mutex<HashMap<ContainerKey, String>>,
 }
 
 impl Folders {
@@ -51,27 +38,28 @@ impl Folders {
                 layout,
                 lane,
                 disks,
-                names: Mutex::default(),
+                turns: Turns::default(),
+                leaving: Mutex::default(),
             }),
         }
     }
 
     /// Makes the folder of a container's log. May take as long as the disk does, and as an earlier removal of this name.
     pub(crate) async fn make(&self, key: &ContainerKey, incarnation: &str) -> io::Result<()> {
-        let turn = self.turn(key).await;
+        let turn = self.inner.turns.take(key).await;
         let (folders, of, incarnation) = (self.clone(), key.clone(), incarnation.to_owned());
         let work = move || {
             let inner = &folders.inner;
             inner.disks.reach(&inner.layout.log_dir(&of))?;
             // Looked up on the thread: much may have happened while the disk hung.
-            let leaving = folders.names().leaving.get(&of).cloned();
+            let leaving = folders.leaving().get(&of).cloned();
             match leaving {
                 Some(leaving) if leaving == incarnation => {
                     return Err(io::Error::other("the container was given up meanwhile"));
                 }
                 Some(leaving) => {
                     store::bury_log(&inner.layout, &of, &leaving)?;
-                    folders.names().leaving.remove(&of);
+                    folders.leaving().remove(&of);
                 }
                 None => {}
             }
@@ -84,20 +72,20 @@ impl Folders {
 
     /// The log of this container is to go. Before its id is free.
     pub(crate) fn leave(&self, key: &ContainerKey, incarnation: &str) {
-        self.names().leaving.insert(key.clone(), incarnation.to_owned());
+        self.leaving().insert(key.clone(), incarnation.to_owned());
     }
 
     /// Removes the log of a container that leaves. May take as long as the disk does; can be repeated.
     pub(crate) async fn remove(&self, key: &ContainerKey, incarnation: &str) -> io::Result<()> {
-        let turn = self.turn(key).await;
+        let turn = self.inner.turns.take(key).await;
         let (folders, of, incarnation) = (self.clone(), key.clone(), incarnation.to_owned());
         let work = move || {
             let inner = &folders.inner;
             inner.disks.reach(&inner.layout.log_dir(&of))?;
-            let ours = folders.names().leaving.get(&of) == Some(&incarnation);
+            let ours = folders.leaving().get(&of) == Some(&incarnation);
             if ours {
                 store::bury_log(&inner.layout, &of, &incarnation)?;
-                folders.names().leaving.remove(&of);
+                folders.leaving().remove(&of);
             }
             drop(turn);
             store::remove_log(&inner.layout, &of, &incarnation)
@@ -105,39 +93,8 @@ impl Folders {
         self.inner.lane.run(work).await.flatten()
     }
 
-    async fn turn(&self, key: &ContainerKey) -> Turn {
-        let lock = {
-            let mut names = self.names();
-            match names.turns.get(key).and_then(Weak::upgrade) {
-                Some(lock) => lock,
-                None => {
-                    let lock = Arc::default();
-                    names.turns.insert(key.clone(), Arc::downgrade(&lock));
-                    lock
-                }
-            }
-        };
-        let mut turn = Turn {
-            folders: self.clone(),
-            key: key.clone(),
-            guard: None,
-        };
-        turn.guard = Some(lock.lock_owned().await);
-        turn
-    }
-
-    fn names(&self) -> MutexGuard<'_, Names> {
+    fn leaving(&self) -> MutexGuard<'_, HashMap<ContainerKey, String>> {
         // Every change is one insert or remove.
-        self.inner.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.guard = None;
-        let mut names = self.folders.names();
-        if names.turns.get(&self.key).is_some_and(|lock| lock.strong_count() == 0) {
-            names.turns.remove(&self.key);
-        }
+        self.inner.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

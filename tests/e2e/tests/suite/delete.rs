@@ -9,7 +9,8 @@ on_all!(
     process_in_uninterruptible_sleep,
     cgroup_frozen_by_somebody_else,
     callers_mounts_stay,
-    foreign_process_in_the_cgroup
+    foreign_process_in_the_cgroup,
+    cleaning_up_after_an_earlier_one_spares_the_next,
 );
 
 fn host(program: &str, args: &[&str]) {
@@ -164,4 +165,28 @@ async fn foreign_process_in_the_cgroup(rt: Runtime) {
     let _ = guest.kill();
     guest.wait().expect("wait");
     assert!(gone);
+}
+
+/// What is left of a deleted container has the cgroup's name and the runtime's in common with the next one of its id.
+pub async fn cleaning_up_after_an_earlier_one_spares_the_next(rt: Runtime) {
+    let mut d = Daemon::start(rt).await;
+    let pid = d.run(&d.sleeper("again")).await;
+    d.terminate().await;
+    // As a daemon leaves it that dies when the folder has been renamed and something resists still.
+    let earlier = format!("{}~{}", d.folder("again").display(), "0f".repeat(16));
+    std::fs::create_dir(&earlier).expect("folder");
+    let record = d.folder("again").join("container.json");
+    std::fs::copy(record, Path::new(&earlier).join("container.json")).expect("record");
+    d.restart().await;
+    until("the cleaner looked", || {
+        let log = d.log();
+        (log.contains("its id is in use again") || log.contains("is gone now")).then_some(())
+    })
+    .await;
+    assert!(proc::alive(pid), "the next container was killed");
+    d.delete("again").await;
+    until("what was left is gone", || {
+        (!Path::new(&earlier).exists()).then_some(())
+    })
+    .await;
 }
