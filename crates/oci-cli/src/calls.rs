@@ -8,7 +8,7 @@ use berth_oci::oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec}
 use berth_oci::{Container, CreateOptions, ExecOptions};
 
 use crate::args::{Cli, Command, Create, Exec};
-use crate::log::Failure;
+use crate::log::{Failure, warn};
 use crate::{preserved, query, spec, update};
 
 /// What goes into a container must not be a file of the host's (CVE-2019-5736).
@@ -31,10 +31,10 @@ pub fn run(cli: &Cli) -> Result<i32, Failure> {
         ));
     }
     match &cli.command {
-        Command::Create(create) => self::create(root, create).map(|_| 0),
+        Command::Create(create) => self::create(cli, create).map(|_| 0),
         Command::Start { id } => load(root, id)?.start().map(|()| 0).map_err(Failure::from),
-        Command::Run { create, detach } => self::run_whole(root, create, *detach),
-        Command::Exec(exec) => self::exec(root, exec),
+        Command::Run { create, detach } => run_whole(cli, create, *detach),
+        Command::Exec(exec) => self::exec(cli, exec),
         Command::Kill { all, id, signal } => kill(root, id, signal, *all),
         Command::Delete { force, id } => {
             // runc tells an unknown container, unless forced; the library takes it as done.
@@ -112,12 +112,13 @@ fn given_on(spec: &mut Spec, asked: u32) -> Result<u32, Failure> {
     Ok(all)
 }
 
-fn create(root: &Path, create: &Create) -> Result<Container, Failure> {
+fn create(cli: &Cli, create: &Create) -> Result<Container, Failure> {
+    let root = cli.root.as_path();
     let bundle = create
         .bundle
         .canonicalize()
         .map_err(|e| Failure::new(&format!("bundle {}", create.bundle.display()), e))?;
-    let (mut spec, text) = berth_oci::load(&bundle)?;
+    let (mut spec, text) = berth_oci::load_telling(&bundle, &mut |warning| warn(cli, warning))?;
     let preserve_fds = given_on(&mut spec, create.preserve_fds)?;
     let pidfd_socket = connect(create.pidfd_socket.as_ref())?;
     let container = berth_oci::create(CreateOptions {
@@ -141,12 +142,13 @@ fn create(root: &Path, create: &Create) -> Result<Container, Failure> {
     Ok(container)
 }
 
-fn run_whole(root: &Path, create: &Create, detach: bool) -> Result<i32, Failure> {
+fn run_whole(cli: &Cli, create: &Create, detach: bool) -> Result<i32, Failure> {
+    let root = cli.root.as_path();
     // What the container leaves behind comes here, and goes with it.
     if !detach {
         berth_oci::adopt_orphans()?;
     }
-    let container = self::create(root, create)?;
+    let container = self::create(cli, create)?;
     if let Err(error) = container.start() {
         let _ = berth_oci::delete(root, &create.id, true);
         return Err(error.into());
@@ -159,12 +161,12 @@ fn run_whole(root: &Path, create: &Create, detach: bool) -> Result<i32, Failure>
     Ok(code)
 }
 
-fn exec(root: &Path, exec: &Exec) -> Result<i32, Failure> {
-    let container = load(root, &exec.id)?;
+fn exec(cli: &Cli, exec: &Exec) -> Result<i32, Failure> {
+    let container = load(&cli.root, &exec.id)?;
     let process: Process = match &exec.process {
         Some(path) => {
             let text = std::fs::read(path).map_err(|e| Failure::new(&path.display().to_string(), e))?;
-            serde_json::from_slice(&text).map_err(|e| Failure::new(&path.display().to_string(), e))?
+            berth_oci::read_process(&text, &path.display().to_string(), &mut |warning| warn(cli, warning))?
         }
         None => from_flags(&container, exec)?,
     };

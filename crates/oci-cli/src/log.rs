@@ -31,11 +31,21 @@ impl Failure {
 
 pub fn tell(cli: &Cli, failure: &Failure) {
     eprintln!("berth-oci: {}", failure.message);
+    append(cli, "error", &failure.message);
+}
+
+/// What was done otherwise than asked for, which is no reason to stop.
+pub fn warn(cli: &Cli, message: &str) {
+    eprintln!("berth-oci: warning: {message}");
+    append(cli, "warning", message);
+}
+
+fn append(cli: &Cli, level: &str, message: &str) {
     let Some(path) = &cli.log else { return };
     let time = berth_oci::rfc3339(std::time::SystemTime::now());
     let line = match cli.log_format {
-        LogFormat::Json => serde_json::json!({"level": "error", "msg": failure.message, "time": time}).to_string(),
-        LogFormat::Text => format!("time={time:?} level=error msg={:?}", failure.message),
+        LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string(),
+        LogFormat::Text => format!("time={time:?} level={level} msg={message:?}"),
     };
     let appended = std::fs::OpenOptions::new().append(true).create(true).open(path);
     // stderr has it already.

@@ -172,10 +172,11 @@ mod libc_errno {
 }
 
 fn names(spec: &Spec) -> Result<(), OciError> {
-    if let Some(name) = spec.hostname() {
+    let given = |name: &&String| !name.is_empty();
+    if let Some(name) = spec.hostname().as_ref().filter(given) {
         namespaces::set_hostname(name).step("set hostname", name)?;
     }
-    if let Some(name) = spec.domainname() {
+    if let Some(name) = spec.domainname().as_ref().filter(given) {
         namespaces::set_domainname(name).step("set domainname", name)?;
     }
     Ok(())

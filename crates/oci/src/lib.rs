@@ -20,6 +20,7 @@ mod guard;
 mod hooks;
 mod init;
 mod last;
+mod parse;
 mod plan;
 mod process;
 mod rootfs;
@@ -42,7 +43,7 @@ pub use oci_spec;
 pub use process::capability_sets;
 pub use rootfs::{RootfsMount, mount_rootfs};
 pub use seccomp::Filter;
-pub use spec::load;
+pub use spec::{load, load_telling, read_process};
 pub use state::{Container, Status};
 
 /// The version of the OCI runtime specification that is implemented.

@@ -3,6 +3,7 @@
 //! Order, as runc's: what needs privilege first (limits, bounding set), then groups and ids with the permitted set kept,
 //! then the capabilities, then the working folder as the new identity sees it.
 
+use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -169,22 +170,8 @@ impl Command {
         let c_string = |field: &str, text: &str| {
             CString::new(text).map_err(|_| OciError::field(field, format!("{text:?}"), "text without a NUL byte"))
         };
-        let given = process.env().as_deref().unwrap_or_default();
-        let mut env = Vec::with_capacity(given.len() + 1);
-        for variable in given {
-            env.push(c_string("process.env", variable)?);
-        }
-        if !given.iter().any(|variable| variable.starts_with("HOME=")) {
-            env.push(c_string(
-                "process.env",
-                &format!("HOME={}", home_of(process.user().uid())),
-            )?);
-        }
-        let path = given
-            .iter()
-            .rev()
-            .find_map(|variable| variable.strip_prefix("PATH="))
-            .unwrap_or("");
+        let env = environment(process)?;
+        let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("");
         let found = look_up(name, path, process.cwd())?;
         Ok(Command {
             path: CString::new(found.as_os_str().as_bytes())
@@ -193,9 +180,31 @@ impl Command {
                 .iter()
                 .map(|arg| c_string("process.args", arg))
                 .collect::<Result<_, _>>()?,
-            env,
+            env: env
+                .iter()
+                .map(|variable| c_string("process.env", variable))
+                .collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// process.env as the process gets it: of a name that comes twice the last counts, and there is a HOME.
+fn environment(process: &Process) -> Result<Vec<String>, OciError> {
+    let mut names = HashSet::new();
+    let mut all = Vec::new();
+    for variable in process.env().iter().flatten().rev() {
+        let name = variable.split_once('=').map(|(name, _)| name).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| OciError::field("process.env", format!("{variable:?}"), "NAME=VALUE"))?;
+        let empty_home = variable == "HOME=";
+        if names.insert(name) && !empty_home {
+            all.push(variable.clone());
+        }
+    }
+    all.reverse();
+    if !all.iter().any(|variable| variable.starts_with("HOME=")) {
+        all.push(format!("HOME={}", home_of(process.user().uid())));
+    }
+    Ok(all)
 }
 
 fn look_up(name: &str, path: &str, cwd: &Path) -> Result<PathBuf, OciError> {
@@ -280,6 +289,20 @@ mod test {
         // An older kernel, and a caller that does not hold it.
         assert_eq!(capability_bits(&process, 38, u64::MAX).bounding, 1);
         assert_eq!(capability_bits(&process, 40, 1).bounding, 1);
+    }
+
+    #[test]
+    fn of_a_variable_that_comes_twice_the_last_counts() {
+        let process = |env: &str| -> Process {
+            serde_json::from_str(&format!(r#"{{"user":{{}},"cwd":"/","env":{env}}}"#)).expect("a process")
+        };
+        let all = environment(&process(r#"["A=1","PATH=/a","B=","A=2","HOME=/h"]"#)).expect("legal");
+        assert_eq!(all, ["PATH=/a", "B=", "A=2", "HOME=/h"]);
+        let home = environment(&process(r#"["HOME=/h","HOME="]"#)).expect("legal");
+        assert!(home.len() == 1 && home[0].starts_with("HOME=/"), "{home:?}");
+        for wrong in [r#"["A"]"#, r#"["=1"]"#] {
+            assert!(environment(&process(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

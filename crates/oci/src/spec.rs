@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, Process, Spec};
 
 use crate::error::OciError;
+use crate::parse::parse;
 
 /// Larger than any honest config.json, small enough to be read into memory.
 const LIMIT: u64 = 16 << 20;
@@ -16,6 +17,22 @@ const LIMIT: u64 = 16 << 20;
 /// # Errors
 /// No bundle, no config.json, too large, not JSON, a version that this runtime does not know, a missing field.
 pub fn load(bundle: &Path) -> Result<(Spec, Vec<u8>), OciError> {
+    load_telling(bundle, &mut |_| {})
+}
+
+/// The process that is to be executed in a container.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_process(text: &[u8], path: &str, warn: &mut dyn FnMut(&str)) -> Result<Process, OciError> {
+    parse(text, path, warn)
+}
+
+/// As [`load`]; `warn` is told what was left out.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_telling(bundle: &Path, warn: &mut dyn FnMut(&str)) -> Result<(Spec, Vec<u8>), OciError> {
     let path: PathBuf = bundle.join("config.json");
     let refuse = |source| OciError::Bundle {
         path: path.display().to_string(),
@@ -35,10 +52,7 @@ pub fn load(bundle: &Path) -> Result<(Spec, Vec<u8>), OciError> {
             format!("at most {LIMIT} bytes"),
         ));
     }
-    let spec: Spec = serde_json::from_slice(&text).map_err(|source| OciError::Json {
-        path: path.display().to_string(),
-        source,
-    })?;
+    let spec: Spec = parse(&text, &path.display().to_string(), warn)?;
     check(&spec)?;
     Ok((spec, text))
 }
@@ -81,17 +95,6 @@ fn check(spec: &Spec) -> Result<(), OciError> {
             return Err(OciError::Unsupported {
                 what: format!("an id-mapped mount ({})", mount.destination().display()),
             });
-        }
-        if mount
-            .destination()
-            .components()
-            .any(|part| part == std::path::Component::ParentDir)
-        {
-            return Err(OciError::field(
-                "mounts.destination",
-                mount.destination().display(),
-                "a path without `..`",
-            ));
         }
     }
     Ok(())

@@ -168,10 +168,8 @@ impl Container {
     pub fn spec(&self) -> Result<Spec, OciError> {
         let path = self.folder.join("config.json");
         let text = file::read(&path, LIMIT).step("read", path.display())?;
-        serde_json::from_slice(&text).map_err(|source| OciError::Json {
-            path: path.display().to_string(),
-            source,
-        })
+        // What is left out was told at the making.
+        crate::parse::parse(&text, &path.display().to_string(), &mut |_| {})
     }
 
     /// When it was made.

@@ -205,6 +205,19 @@ pub fn open_null(root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// The null device by its number.
 pub const NULL: FileKind = FileKind::Char(1, 3);
 
+/// Where `place`, which was opened below `root`, is: from `root`'s own `/` on, with all links resolved.
+///
+/// # Errors
+/// As readlink(2) in /proc/self/fd; `InvalidData` if it is not below.
+pub fn path_below(root: BorrowedFd<'_>, place: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let path = |fd: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)));
+    let (root, place) = (path(root)?, path(place)?);
+    let below = place
+        .strip_prefix(&root)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not below the root"))?;
+    Ok(Path::new("/").join(below))
+}
+
 /// Opens a folder of the host by a path that the caller trusts.
 ///
 /// # Errors
@@ -287,7 +300,10 @@ pub fn mode_of(file: BorrowedFd<'_>) -> io::Result<u32> {
 /// # Errors
 /// `AlreadyExists` if it is something else.
 pub fn check_node(folder: BorrowedFd<'_>, name: &std::ffi::OsStr, kind: NodeKind) -> io::Result<()> {
-    let stat = fs::statat(folder, name, fs::AtFlags::SYMLINK_NOFOLLOW)?;
+    check_stat(&fs::statat(folder, name, fs::AtFlags::SYMLINK_NOFOLLOW)?, kind)
+}
+
+fn check_stat(stat: &fs::Stat, kind: NodeKind) -> io::Result<()> {
     let number = (fs::major(stat.st_rdev), fs::minor(stat.st_rdev));
     let same = match (fs::FileType::from_raw_mode(stat.st_mode), kind) {
         (fs::FileType::CharacterDevice, NodeKind::Char(major, minor)) => number == (major, minor),
@@ -299,6 +315,38 @@ pub fn check_node(folder: BorrowedFd<'_>, name: &std::ffi::OsStr, kind: NodeKind
         Ok(())
     } else {
         Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// Gives a node that is there mode and owner, if it is this kind of node with this number.
+///
+/// # Errors
+/// `AlreadyExists` if it is something else; as chmod(2), fchownat(2).
+pub fn change_node(
+    folder: BorrowedFd<'_>,
+    name: &std::ffi::OsStr,
+    kind: NodeKind,
+    mode: Option<u32>,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Held by descriptor, so that what is looked at is what is changed.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = fs::openat(folder, name, flags, Mode::empty())?;
+    check_stat(&fs::fstat(&node)?, kind)?;
+    if let Some(mode) = mode {
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&node));
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    match owner {
+        Some((uid, gid)) if uid == u32::MAX || gid == u32::MAX => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "4294967295 is no id"))
+        }
+        Some((uid, gid)) => {
+            let (uid, gid) = (Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)));
+            Ok(fs::chownat(&node, "", uid, gid, fs::AtFlags::EMPTY_PATH)?)
+        }
+        None => Ok(()),
     }
 }
 

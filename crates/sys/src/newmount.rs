@@ -269,6 +269,9 @@ pub fn move_root(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// [`filesystem_magic`] of a procfs.
+pub const PROC_MAGIC: i64 = 0x9fa0;
+
 /// The id of the file system at `path` by statfs(2)'s magic number.
 ///
 /// # Errors

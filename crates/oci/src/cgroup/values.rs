@@ -11,7 +11,7 @@ pub(crate) struct Setting {
 }
 
 /// What every container may use, whatever its list says: making nodes, the default devices, terminals. As runc.
-const ALWAYS_ALLOWED: [&str; 10] = [
+const ALWAYS_ALLOWED: [&str; 11] = [
     "c *:* m",
     "b *:* m",
     "c 1:3 rwm",
@@ -22,6 +22,8 @@ const ALWAYS_ALLOWED: [&str; 10] = [
     "c 1:9 rwm",
     "c 136:* rwm",
     "c 5:2 rwm",
+    // /dev/net/tun, which tools in containers count on; the node itself still has to be asked for.
+    "c 10:200 rwm",
 ];
 
 fn setting(controller: &'static str, file: impl Into<String>, value: impl ToString) -> Setting {
@@ -51,7 +53,7 @@ pub(crate) fn for_new(resources: Option<&LinuxResources>, devices: bool) -> Vec<
     all
 }
 
-/// All writes for `resources`. `update`: the cgroup has limits already, so that memory and swap may have to swap places.
+/// All writes for `resources`. A zero says nothing where no limit of zero could be meant: engines write it for "not given".
 pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
     let mut all = Vec::new();
     let rules = resources.devices().as_deref().unwrap_or_default();
@@ -70,7 +72,7 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
         }
         let file = |name: &str| format!("memory.{name}");
         let mut number = |name: &str, value: Option<i64>| {
-            if let Some(value) = value {
+            if let Some(value) = value.filter(|value| *value != 0) {
                 all.push(setting("memory", file(name), value));
             }
         };
@@ -78,7 +80,8 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
         number("memsw.limit_in_bytes", memory.swap());
         number("soft_limit_in_bytes", memory.reservation());
         number("kmem.tcp.limit_in_bytes", memory.kernel_tcp());
-        if let Some(swappiness) = memory.swappiness() {
+        // Docker's "not given" is -1, which is this as an unsigned number.
+        if let Some(swappiness) = memory.swappiness().filter(|value| *value != u64::MAX) {
             all.push(setting("memory", "memory.swappiness", swappiness));
         }
         if memory.disable_oom_killer() == Some(true) {
@@ -94,12 +97,15 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
                 all.push(setting("cpu", file, value));
             }
         };
-        put("cpu.shares", cpu.shares().map(|v| v.to_string()));
-        put("cpu.cfs_period_us", cpu.period().map(|v| v.to_string()));
-        put("cpu.cfs_quota_us", cpu.quota().map(|v| v.to_string()));
+        let positive = |value: Option<u64>| value.filter(|value| *value != 0).map(|value| value.to_string());
+        let signed = |value: Option<i64>| value.filter(|value| *value != 0).map(|value| value.to_string());
+        put("cpu.shares", positive(cpu.shares()));
+        put("cpu.cfs_period_us", positive(cpu.period()));
+        put("cpu.cfs_quota_us", signed(cpu.quota()));
+        // Zero is a value of these two.
         put("cpu.cfs_burst_us", cpu.burst().map(|v| v.to_string()));
-        put("cpu.rt_period_us", cpu.realtime_period().map(|v| v.to_string()));
-        put("cpu.rt_runtime_us", cpu.realtime_runtime().map(|v| v.to_string()));
+        put("cpu.rt_period_us", positive(cpu.realtime_period()));
+        put("cpu.rt_runtime_us", signed(cpu.realtime_runtime()));
         put("cpu.idle", cpu.idle().map(|v| v.to_string()));
         if let Some(cpus) = cpu.cpus().as_ref().filter(|v| !v.is_empty()) {
             all.push(setting("cpuset", "cpuset.cpus", cpus));
@@ -108,8 +114,7 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
             all.push(setting("cpuset", "cpuset.mems", mems));
         }
     }
-    if let Some(pids) = resources.pids() {
-        let limit = pids.limit();
+    if let Some(limit) = resources.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0) {
         all.push(setting(
             "pids",
             "pids.max",
@@ -117,8 +122,18 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
         ));
     }
     if let Some(io) = resources.block_io() {
-        if let Some(weight) = io.weight() {
-            all.push(setting("blkio", "blkio.bfq.weight", weight));
+        let mut weight = |file: &str, device: Option<(i64, i64)>, weight: Option<u16>| {
+            if let Some(weight) = weight.filter(|weight| *weight != 0) {
+                let value = device.map_or(weight.to_string(), |(major, minor)| format!("{major}:{minor} {weight}"));
+                all.push(setting("blkio", file, value));
+            }
+        };
+        weight("blkio.bfq.weight", None, io.weight());
+        weight("blkio.leaf_weight", None, io.leaf_weight());
+        for device in io.weight_device().iter().flatten() {
+            let number = Some((device.major(), device.minor()));
+            weight("blkio.bfq.weight_device", number, device.weight());
+            weight("blkio.leaf_weight_device", number, device.leaf_weight());
         }
         let throttles = [
             ("blkio.throttle.read_bps_device", io.throttle_read_bps_device()),
@@ -144,7 +159,7 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
         ));
     }
     if let Some(network) = resources.network() {
-        if let Some(class) = network.class_id() {
+        if let Some(class) = network.class_id().filter(|class| *class != 0) {
             all.push(setting("net_cls", "net_cls.classid", class));
         }
         for priority in network.priorities().iter().flatten() {
@@ -194,6 +209,31 @@ fn device_rule(rule: &LinuxDeviceCgroup) -> Setting {
 #[cfg(test)]
 mod test {
     use super::*;
+
+    fn told(resources: &str) -> Vec<String> {
+        let resources: LinuxResources = serde_json::from_str(resources).expect("resources");
+        let all = settings(&resources);
+        all.iter().map(|s| format!("{}={}", s.file, s.value)).collect()
+    }
+
+    #[test]
+    fn zero_is_not_given() {
+        let zeros = r#"{"memory":{"limit":0,"swap":0,"reservation":0,"kernelTCP":0,"swappiness":18446744073709551615},
+            "cpu":{"shares":0,"quota":0,"period":0,"realtimePeriod":0,"realtimeRuntime":0,"cpus":"","mems":""},
+            "pids":{"limit":0},"blockIO":{"weight":0,"leafWeight":0},"network":{"classID":0}}"#;
+        assert_eq!(told(zeros), [""; 0]);
+        // Where zero is a value.
+        let text = r#"{"memory":{"swappiness":0},"cpu":{"burst":0,"idle":0},"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#;
+        let expected = ["memory.swappiness=0", "cpu.cfs_burst_us=0", "cpu.idle=0", "hugetlb.2MB.limit_in_bytes=0"];
+        assert_eq!(told(text), expected);
+        assert_eq!(told(r#"{"pids":{"limit":-1}}"#), ["pids.max=max"]);
+    }
+
+    #[test]
+    fn weights_go_to_each_device() {
+        let text = r#"{"blockIO":{"weight":100,"weightDevice":[{"major":8,"minor":16,"weight":200,"leafWeight":0}]}}"#;
+        assert_eq!(told(text), ["blkio.bfq.weight=100", "blkio.bfq.weight_device=8:16 200"]);
+    }
 
     #[test]
     fn devices_are_forbidden_unless_named() {

@@ -11,7 +11,8 @@ use super::mounts;
 use super::options::MountOptions;
 use crate::error::{Context, OciError};
 
-/// cgroup v1 and hybrid: a tmpfs with one folder a hierarchy, and links for names that share one.
+/// cgroup v1 and hybrid: a tmpfs with one folder a hierarchy of v1, and links for names that share one. As runc: the tmpfs itself
+/// stays writable, `ro` is for the hierarchies, and a hybrid machine's v2 hierarchy is not shown.
 pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
     let what = || format!("cgroup on {}", target.display());
     let place = inroot::ensure_dir(root, target).step("make mount target", target.display())?;
@@ -35,18 +36,16 @@ pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &
             continue;
         };
         let name = controllers.strip_prefix("name=").unwrap_or(controllers);
-        let host = PathBuf::from("/sys/fs/cgroup").join(if name.is_empty() { "unified" } else { name });
-        if !host.is_dir() {
+        let host = PathBuf::from("/sys/fs/cgroup").join(name);
+        if name.is_empty() || !host.is_dir() {
             continue;
         }
-        let folder_name = Path::new(if name.is_empty() { "unified" } else { name });
+        let folder_name = Path::new(name);
         let sub = inroot::ensure_dir(tmpfs.as_fd(), folder_name).step("make mount target", folder_name.display())?;
         let mounted = if own_namespace {
             // A mount made inside the cgroup namespace shows the container's cgroup as its root.
-            if name.is_empty() {
-                newmount::new_filesystem("cgroup2", Some("cgroup"), &[], set)
-            } else if controllers.starts_with("name=") {
-                newmount::new_filesystem("cgroup", Some("cgroup"), &["none", controllers], set)
+            if controllers.starts_with("name=") {
+                newmount::new_filesystem("cgroup", Some(name), &["none", controllers], set)
             } else {
                 let names: Vec<&str> = controllers.split(',').collect();
                 newmount::new_filesystem("cgroup", Some("cgroup"), &names, set)
@@ -72,13 +71,6 @@ pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &
             // A link that is there already came with another hierarchy.
             let _ = inroot::make_link(tmpfs.as_fd(), link.as_ref(), name);
         }
-    }
-    if options.set.contains(Attr::RDONLY) {
-        let change = SetAttr {
-            set: Attr::RDONLY,
-            ..SetAttr::default()
-        };
-        newmount::set_attr(tmpfs.as_fd(), change).step("make read-only", target.display())?;
     }
     mounts::set_propagation(tmpfs.as_fd(), options).step("set propagation of", what())
 }

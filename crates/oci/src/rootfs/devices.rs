@@ -38,8 +38,8 @@ pub(super) fn make(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), OciError> {
         .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User));
     for (name, major, minor) in DEFAULTS {
         let kind = NodeKind::Char(major, minor);
-        node(dev.as_fd(), OsStr::new(name), kind, 0o666, None, own_users)
-            .step("make device", format!("/dev/{name}"))?;
+        let made = node(dev.as_fd(), OsStr::new(name), kind, 0o666, None, own_users);
+        made.step("make device", format!("/dev/{name}"))?;
     }
     for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
         from_spec(root, device, own_users).step("make device", device.path().display())?;
@@ -67,16 +67,15 @@ fn from_spec(root: BorrowedFd<'_>, device: &LinuxDevice, own_users: bool) -> io:
         (uid, gid) => Some((uid.unwrap_or(0), gid.unwrap_or(0))),
     };
     let (folder, name) = inroot::parent_of(root, device.path())?;
-    node(
-        folder.as_fd(),
-        name,
-        kind,
-        device.file_mode().unwrap_or(0o666),
-        owner,
-        own_users,
-    )
+    let mode = device.file_mode().map(|mode| mode & 0o7777);
+    if !node(folder.as_fd(), name, kind, mode.unwrap_or(0o666), owner, own_users)? {
+        // The root file system brought it with a mode and an owner of its own.
+        inroot::change_node(folder.as_fd(), name, kind, mode, owner)?;
+    }
+    Ok(())
 }
 
+/// False if it was there.
 fn node(
     folder: BorrowedFd<'_>,
     name: &OsStr,
@@ -84,26 +83,28 @@ fn node(
     mode: u32,
     owner: Option<(u32, u32)>,
     bind: bool,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     if bind {
         // A user namespace may not make devices: the host's own is bound in its place, as runc does.
         let host = inroot::open_host_path(&Path::new("/dev").join(name))?;
         let place = mounts::place(folder, Path::new(name), false)?;
         let tree = newmount::clone_tree(host.as_fd(), false)?;
-        return newmount::attach(tree.as_fd(), place.as_fd());
+        newmount::attach(tree.as_fd(), place.as_fd())?;
+        return Ok(true);
     }
     match inroot::make_node(folder, name, kind, mode) {
         Ok(()) => {}
         // The root filesystem brought one: it must be the same device, else the config's word would be a lie.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return inroot::check_node(folder, name, kind);
+            inroot::check_node(folder, name, kind)?;
+            return Ok(false);
         }
         Err(error) => return Err(error),
     }
     if let Some((uid, gid)) = owner {
         inroot::own_node(folder, name, uid, gid)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn link(dev: BorrowedFd<'_>, name: &OsStr, target: &str) -> io::Result<()> {

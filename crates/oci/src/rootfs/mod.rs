@@ -14,6 +14,7 @@ pub(crate) mod options;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use berth_sys::inroot;
 use berth_sys::newmount::{self, Attr, Propagation, SetAttr};
 use oci_spec::runtime::{Mount, Spec};
 
@@ -40,7 +41,7 @@ pub(crate) fn prepare(spec: &Spec, bundle: &Path) -> Result<Root, OciError> {
         .as_ref()
         .ok_or_else(|| OciError::field("root", "missing", "an object with `path`"))?;
     let path = bundle.join(root.path());
-    let place = berth_sys::inroot::open_host_dir(&path).step("open root filesystem", path.display())?;
+    let place = inroot::open_host_dir(&path).step("open root filesystem", path.display())?;
     // A mount of its own, so that it can be pivoted into and made read-only without touching the host's.
     let tree = newmount::clone_tree(place.as_fd(), true).step("clone root filesystem", path.display())?;
     newmount::attach(tree.as_fd(), place.as_fd()).step("mount root filesystem", path.display())?;
@@ -55,7 +56,7 @@ pub(crate) fn prepare(spec: &Spec, bundle: &Path) -> Result<Root, OciError> {
     }
     let dev_is_the_hosts = mounts.iter().any(|mount| {
         let options = mount.options().as_deref().unwrap_or_default();
-        mount.destination() == Path::new("/dev")
+        mounts::target_of(mount) == Path::new("/dev")
             && (mount.typ().as_deref() == Some("bind") || options.iter().any(|o| o == "bind" || o == "rbind"))
     });
     if !dev_is_the_hosts {
@@ -87,6 +88,10 @@ pub(crate) fn enter(root: &Root, spec: &Spec, pivot: bool) -> Result<(), OciErro
         && propagation != Propagation::Slave
     {
         newmount::set_root_propagation(propagation, recursive).step("set propagation of", "/")?;
+    }
+    if let Some(process) = spec.process() {
+        // Made if it is missing, as runc does. If it can't be, the change to it says so.
+        let _ = inroot::ensure_dir(root.fd.as_fd(), process.cwd());
     }
     if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
         let change = SetAttr {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use berth_sys::inroot::{self, FileKind};
 use berth_sys::newmount::{self, Attr, SetAttr};
@@ -14,25 +14,76 @@ use crate::error::{Context, OciError};
 
 /// Performs one mount below the root.
 pub(super) fn mount(spec: &Spec, bundle: &Path, root: &mut Root, mount: &Mount) -> Result<(), OciError> {
-    let target = mount.destination();
+    let target = &target_of(mount);
     let raw = mount.options().as_deref().unwrap_or_default();
     let options = MountOptions::parse(raw.iter().map(String::as_str));
     let kind = mount.typ().as_deref().unwrap_or(if options.bind { "bind" } else { "" });
     let shown = target.display();
     match kind {
-        _ if options.bind || kind == "bind" => bind(bundle, root, mount, &options),
+        _ if options.bind || kind == "bind" => bind(bundle, root, mount, target, &options),
         "" => Err(OciError::field(
             format!("mounts[{shown}].type"),
             "missing",
             "a file system, or `bind`",
         )),
-        "cgroup" | "cgroup2" => cgroupfs::mount(spec, root.fd.as_fd(), target, &options),
-        kind => new_filesystem(root, kind, mount, options),
+        "cgroup" | "cgroup2" => {
+            let place = inroot::ensure_dir(root.fd.as_fd(), target).step("make mount target", shown)?;
+            check_proc(root, place.as_fd(), target, false)?;
+            cgroupfs::mount(spec, root.fd.as_fd(), target, &options)
+        }
+        kind => new_filesystem(root, kind, mount, target, options),
     }
 }
 
-fn bind(bundle: &Path, root: &Root, mount: &Mount, options: &MountOptions) -> Result<(), OciError> {
-    let target = mount.destination();
+/// The destination from the root of the container, without `.` and `..`: what a `..` would lead out of is the root itself, and the
+/// component before it need not be there.
+pub(super) fn target_of(mount: &Mount) -> PathBuf {
+    let mut target = PathBuf::from("/");
+    for component in mount.destination().components() {
+        match component {
+            Component::Normal(part) => target.push(part),
+            Component::ParentDir => _ = target.pop(),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    target
+}
+
+/// What may be mounted over in /proc: files that say something of the machine, for which others may stand in (lxcfs).
+const MAY_COVER: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+];
+
+/// Refuses a mount that hides or replaces what /proc is trusted for: masks, labels, sysctls (CVE-2019-16884). `is_proc`: a procfs is
+/// mounted there. The place is already resolved, so links in the root file system lead nowhere else.
+fn check_proc(root: &Root, place: BorrowedFd<'_>, target: &Path, is_proc: bool) -> Result<(), OciError> {
+    let below = inroot::path_below(root.fd.as_fd(), place).step("look at mount target", target.display())?;
+    let refuse = |allowed: &str| Err(OciError::field("mounts.destination", target.display(), allowed));
+    match below.strip_prefix("/proc") {
+        Err(_) => Ok(()),
+        Ok(rest) if rest.as_os_str().is_empty() && is_proc => Ok(()),
+        Ok(rest) if rest.as_os_str().is_empty() => refuse("only a procfs on /proc"),
+        Ok(_) if MAY_COVER.iter().any(|name| Path::new(name) == below) => Ok(()),
+        Ok(_) => refuse("not inside of /proc, but for a few files such as /proc/cpuinfo"),
+    }
+}
+
+fn bind(
+    bundle: &Path,
+    root: &Root,
+    mount: &Mount,
+    target: &Path,
+    options: &MountOptions,
+) -> Result<(), OciError> {
     let source = mount.source().as_ref().ok_or_else(|| {
         OciError::field(
             format!("mounts[{}].source", target.display()),
@@ -46,13 +97,20 @@ fn bind(bundle: &Path, root: &Root, mount: &Mount, options: &MountOptions) -> Re
     let tree = newmount::clone_tree(opened.as_fd(), options.recursive_bind).step("mount", what())?;
     let folder = inroot::kind_of(opened.as_fd()).step("mount", what())? == FileKind::Folder;
     let place = place(root.fd.as_fd(), target, folder).step("make mount target", target.display())?;
+    let magic = newmount::filesystem_magic(tree.as_fd()).step("look at", source.display())?;
+    check_proc(root, place.as_fd(), target, magic == newmount::PROC_MAGIC)?;
     set_flags(tree.as_fd(), options).step("set mount flags of", what())?;
     newmount::attach(tree.as_fd(), place.as_fd()).step("mount", what())?;
     set_propagation(tree.as_fd(), options).step("set propagation of", what())
 }
 
-fn new_filesystem(root: &mut Root, kind: &str, mount: &Mount, mut options: MountOptions) -> Result<(), OciError> {
-    let target = mount.destination();
+fn new_filesystem(
+    root: &mut Root,
+    kind: &str,
+    mount: &Mount,
+    target: &Path,
+    mut options: MountOptions,
+) -> Result<(), OciError> {
     let what = || format!("{kind} on {}", target.display());
     let place = if matches!(kind, "proc" | "sysfs") {
         // A link here would let the root filesystem choose where the real /proc is.
@@ -69,18 +127,24 @@ fn new_filesystem(root: &mut Root, kind: &str, mount: &Mount, mut options: Mount
         inroot::ensure_dir(root.fd.as_fd(), target)
     };
     let place = place.step("make mount target", target.display())?;
+    check_proc(root, place.as_fd(), target, kind == "proc")?;
     let source = mount
         .source()
         .as_ref()
         .map(|source| source.to_string_lossy().into_owned());
-    let data: Vec<&str> = options.data.iter().map(String::as_str).collect();
+    let mut data: Vec<&str> = options.data.iter().map(String::as_str).collect();
     // /dev is filled first and made read-only after.
-    let late = target == Path::new("/dev") && options.set.contains(Attr::RDONLY);
+    let read_only = options.set.contains(Attr::RDONLY);
+    let late = target == Path::new("/dev") && read_only;
     let attr = if late {
         options.set.without(Attr::RDONLY)
     } else {
         options.set
     };
+    if read_only && !late && kind != "tmpfs" {
+        // mount(2) of old makes the file system itself read-only too; a tmpfs is filled first, and only its mount is.
+        data.push("ro");
+    }
     let fs = newmount::new_filesystem(kind, source.as_deref(), &data, attr).step("mount", what())?;
     newmount::attach(fs.as_fd(), place.as_fd()).step("mount", what())?;
     if options.tmpcopyup {
@@ -140,4 +204,21 @@ pub(super) fn set_propagation(tree: BorrowedFd<'_>, options: &MountOptions) -> i
 /// Copies what a tmpfs covers into it (tmpcopyup): plain files, folders and links, as runc does.
 fn copy_up(covered: BorrowedFd<'_>, into: BorrowedFd<'_>) -> io::Result<()> {
     berth_sys::inroot::copy_tree(covered, into)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_target_stays_below_the_root() {
+        let target = |destination: &str| {
+            let mut mount = Mount::default();
+            mount.set_destination(destination.into());
+            target_of(&mount)
+        };
+        assert_eq!(target("/mnt/../x"), Path::new("/x"));
+        assert_eq!(target("a/./b/"), Path::new("/a/b"));
+        assert_eq!(target("/../../etc/.."), Path::new("/"));
+    }
 }
