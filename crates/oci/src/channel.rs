@@ -5,11 +5,15 @@
 //!    │  Mapped (ids are mapped)     │   only with a user namespace
 //!    │ ───────────────────────────▶ │
 //!    │  Joined (is in its cgroups)  │
-//!    │ ───────────────────────────▶ │  mounts …
+//!    │ ───────────────────────────▶ │
+//!    │  Mounts?                     │   only if the creator makes some; they come over a socket of their own
+//!    │ ◀─────────────────────────── │  mounts …
 //!    │  Hooks?                      │   only with hooks
 //!    │ ◀─────────────────────────── │
 //!    │  Hooked                      │
-//!    │ ───────────────────────────▶ │  pivot, identity, command found
+//!    │ ───────────────────────────▶ │  pivot
+//!    │  Limits? Limited             │   only in a user namespace
+//!    │ ◀──────────────────────────▶ │  identity, command found
 //!    │  Ready                       │
 //!    │ ◀─────────────────────────── │
 //! ```
@@ -32,10 +36,13 @@ use crate::error::{Context, OciError};
 pub(crate) enum Message {
     Mapped,
     Joined,
+    Mounts,
     Hooks,
     Hooked,
     Ready,
     Start,
+    Limits,
+    Limited,
     /// The number of the descriptor, in the sender.
     Listener(i32),
     Introduced,
@@ -67,6 +74,9 @@ impl Channel {
         let (letter, exit_code, text) = match message {
             Message::Mapped => (b'M', 0, ""),
             Message::Joined => (b'J', 0, ""),
+            Message::Mounts => (b'm', 0, ""),
+            Message::Limits => (b'l', 0, ""),
+            Message::Limited => (b'd', 0, ""),
             Message::Hooks => (b'h', 0, ""),
             Message::Hooked => (b'H', 0, ""),
             Message::Ready => (b'R', 0, ""),
@@ -126,6 +136,9 @@ impl Channel {
         Ok(Some(match head[0] {
             b'M' => Message::Mapped,
             b'J' => Message::Joined,
+            b'm' => Message::Mounts,
+            b'l' => Message::Limits,
+            b'd' => Message::Limited,
             b'h' => Message::Hooks,
             b'H' => Message::Hooked,
             b'R' => Message::Ready,

@@ -11,6 +11,7 @@ use berth_sys::namespaces::{self, CloneOptions, Cloned, Namespaces};
 use berth_sys::process;
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 
+use crate::between;
 use crate::cgroup::Cgroups;
 use crate::channel::{Channel, Message};
 use crate::error::{Context, OciError};
@@ -19,6 +20,7 @@ use crate::init::{self, Inside};
 use crate::plan::Plan;
 use crate::process as process_settings;
 use crate::seccomp::Filter;
+use crate::sources;
 use crate::state::{self, Container};
 
 /// What to make and how.
@@ -108,58 +110,77 @@ fn start_time(pid: u32, pidfd: &OwnedFd) -> Result<u64, OciError> {
 }
 
 fn make_process(options: CreateOptions<'_>, plan: &Plan, cgroups: &Cgroups, ear: OwnedFd) -> Result<Made, OciError> {
-    // What only a child can take on is joined here; the rest the init process joins itself, so that the caller keeps its
-    // own view of /proc. With a user namespace of its own it could not: then everything is joined before.
-    let here = if plan.maps_users {
-        Namespaces::ALL
-    } else {
-        Plan::JOINED_BEFORE
-    };
-    plan.join(here)?;
     let (ours, theirs) = Channel::pair().step("make", "socketpair")?;
-    let clone = CloneOptions {
-        // The cgroup namespace is made when the process is in its cgroups: its root is what it is in then.
-        namespaces: plan.new.without(Namespaces::CGROUP),
-        sibling: options.sibling,
-        cgroup: None,
+    let mounts = plan.sources.then(|| berth_sys::socket::seqpacket_pair(false));
+    let (to_init, from_creator) = mounts.transpose().step("make", "socketpair")?.unzip();
+    let sibling = options.sibling;
+    let (spec, bundle) = (options.spec, options.bundle);
+    let inside = |channel| Inside {
+        spec,
+        bundle,
+        plan,
+        channel,
+        mounts: from_creator,
+        ear,
+        console: options.console,
+        stdio: options.stdio,
+        pivot: options.pivot,
+        new_keyring: options.new_keyring,
+        first_closed: 3 + options.preserve_fds,
+        container_id: options.id,
     };
-    match namespaces::clone_process(clone).step("clone", "init process")? {
-        Cloned::Child => {
-            drop(ours);
-            init::run(Inside {
-                spec: options.spec,
-                bundle: options.bundle,
-                plan,
-                channel: theirs,
-                ear,
-                console: options.console,
-                stdio: options.stdio,
-                pivot: options.pivot,
-                new_keyring: options.new_keyring,
-                first_closed: 3 + options.preserve_fds,
-                container_id: options.id,
-            })
-        }
-        Cloned::Parent { pid, pidfd } => {
-            drop(theirs);
-            let mut channel = ours;
-            let attended = attend(options.spec, plan, cgroups, pid, &mut channel);
-            match attended.and_then(|()| start_time(pid, &pidfd)) {
-                Ok(start_time) => Ok(Made { pid, pidfd, start_time }),
-                Err(error) => {
-                    // One that has ended by itself knows better than whoever ran into its end.
-                    let ended = matches!(process::has_ended(&pidfd), Ok(true));
-                    let said = if ended { channel.last_words() } else { None };
-                    kill(pid, &pidfd, options.sibling);
-                    Err(said.unwrap_or(error))
-                }
+    let (pid, pidfd, ours) = if plan.joins_users {
+        let (pid, pidfd) = between::make_init(plan, sibling, || inside(theirs))?;
+        (pid, pidfd, ours)
+    } else {
+        // What only a child can take on is joined here; the rest the init process joins itself, so that the caller keeps its
+        // own view of /proc. With a user namespace of its own it could not: then everything is joined before.
+        plan.join(if plan.maps_users {
+            Namespaces::ALL
+        } else {
+            Plan::JOINED_BEFORE
+        })?;
+        let clone = CloneOptions {
+            // The cgroup namespace is made when the process is in its cgroups: its root is what it is in then.
+            namespaces: plan.new.without(Namespaces::CGROUP),
+            sibling,
+            cgroup: None,
+        };
+        match namespaces::clone_process(clone).step("clone", "init process")? {
+            Cloned::Child => {
+                drop(ours);
+                init::run(inside(theirs))
             }
+            Cloned::Parent { pid, pidfd } => {
+                drop(theirs);
+                (pid, pidfd, ours)
+            }
+        }
+    };
+    let mut channel = ours;
+    let attended = attend(spec, bundle, plan, cgroups, (pid, &pidfd), to_init, &mut channel);
+    match attended.and_then(|()| start_time(pid, &pidfd)) {
+        Ok(start_time) => Ok(Made { pid, pidfd, start_time }),
+        Err(error) => {
+            // One that has ended by itself knows better than whoever ran into its end.
+            let ended = matches!(process::has_ended(&pidfd), Ok(true));
+            let said = if ended { channel.last_words() } else { None };
+            kill(pid, &pidfd, sibling);
+            Err(said.unwrap_or(error))
         }
     }
 }
 
 /// The creator's side of the conversation with the init process.
-fn attend(spec: &Spec, plan: &Plan, cgroups: &Cgroups, pid: u32, channel: &mut Channel) -> Result<(), OciError> {
+fn attend(
+    spec: &Spec,
+    bundle: &Path,
+    plan: &Plan,
+    cgroups: &Cgroups,
+    (pid, pidfd): (u32, &OwnedFd),
+    mounts: Option<OwnedFd>,
+    channel: &mut Channel,
+) -> Result<(), OciError> {
     let score = spec.process().as_ref().and_then(|process| process.oom_score_adj());
     process_settings::set_oom_score(pid, score)?;
     if plan.maps_users {
@@ -168,6 +189,10 @@ fn attend(spec: &Spec, plan: &Plan, cgroups: &Cgroups, pid: u32, channel: &mut C
     }
     cgroups.join(pid)?;
     channel.tell(&Message::Joined)?;
+    if let Some(socket) = mounts {
+        channel.expect(&Message::Mounts)?;
+        sources::send(spec, bundle, plan.own_users(), (pid, pidfd), &socket)?;
+    }
     if plan.hooks_before_pivot {
         channel.expect(&Message::Hooks)?;
         if let Some(all) = spec.hooks() {
@@ -182,6 +207,11 @@ fn attend(spec: &Spec, plan: &Plan, cgroups: &Cgroups, pid: u32, channel: &mut C
         }
         channel.tell(&Message::Hooked)?;
     }
+    if let Some(process) = spec.process().as_ref().filter(|_| plan.own_users()) {
+        channel.expect(&Message::Limits)?;
+        process_settings::set_limits(pid, process)?;
+        channel.tell(&Message::Limited)?;
+    }
     let introduce = |number| match plan.seccomp.as_ref().and_then(Filter::listener) {
         Some(listener) => listener.introduce(pid, number, &plan.state("creating", pid)),
         None => Err(OciError::InitLost),
@@ -192,15 +222,17 @@ fn attend(spec: &Spec, plan: &Plan, cgroups: &Cgroups, pid: u32, channel: &mut C
     }
 }
 
+/// As uid_map and gid_map take it.
+pub(crate) fn mapping_text(mappings: &[LinuxIdMapping]) -> String {
+    mappings.iter().fold(String::new(), |text, mapping| {
+        text + &format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size())
+    })
+}
+
 fn write_mappings(spec: &Spec, pid: u32) -> Result<(), OciError> {
     let Some(linux) = spec.linux() else { return Ok(()) };
-    let text = |mappings: &Option<Vec<LinuxIdMapping>>| {
-        mappings.iter().flatten().fold(String::new(), |text, mapping| {
-            text + &format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size())
-        })
-    };
     for (file, mappings) in [("gid_map", linux.gid_mappings()), ("uid_map", linux.uid_mappings())] {
-        let text = text(mappings);
+        let text = mapping_text(mappings.as_deref().unwrap_or_default());
         if text.is_empty() {
             let field = format!("linux.{}Mappings", &file[..3]);
             return Err(OciError::field(

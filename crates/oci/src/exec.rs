@@ -84,7 +84,8 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         .and_then(|linux| linux.namespaces().as_ref())
         .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User));
 
-    let score = options.process.oom_score_adj();
+    let process = options.process;
+    let score = process.oom_score_adj();
     let (mut ours, theirs) = Channel::pair().step("make", "socketpair")?;
     let clone = CloneOptions {
         namespaces: Namespaces::empty(),
@@ -114,7 +115,8 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
                 Some(listener) => listener.introduce(pid, number, &container.state(Status::Running, &spec)),
                 None => Err(OciError::InitLost),
             };
-            let mut done = attend(&mut ours, &doors, pid, score, &introduce);
+            let limited = maps_users.then_some(process);
+            let mut done = attend(&mut ours, &doors, pid, score, limited, &introduce);
             if done.is_err() {
                 // One that has ended by itself knows better than whoever ran into its end.
                 if matches!(proc::has_ended(&pidfd), Ok(true))
@@ -138,6 +140,7 @@ fn attend(
     doors: &[(String, std::fs::File)],
     pid: u32,
     score: Option<i32>,
+    limited: Option<&Process>,
     introduce: &dyn Fn(i32) -> Result<(), OciError>,
 ) -> Result<(), OciError> {
     process::set_oom_score(pid, score)?;
@@ -146,6 +149,11 @@ fn attend(
         door.write_all(pid.to_string().as_bytes()).step("join cgroup", path)?;
     }
     channel.tell(&Message::Joined)?;
+    if let Some(process) = limited {
+        channel.expect(&Message::Limits)?;
+        process::set_limits(pid, process)?;
+        channel.tell(&Message::Limited)?;
+    }
     let Some(Message::Ready) = channel.receive_introducing(introduce)? else {
         return Err(OciError::InitLost);
     };
@@ -236,6 +244,7 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         seccomp: *seccomp,
         setgroups: true,
         keep_affinity: affinity.decides(),
+        limits_from_outside: *maps_users,
     };
     affinity.apply_final()?;
     let command = last.prepare(channel)?;

@@ -19,6 +19,7 @@ use crate::hooks;
 use crate::last::LastSteps;
 use crate::plan::Plan;
 use crate::rootfs;
+use crate::sources::{self, Sources};
 use crate::sysctl;
 
 /// What the init process is given by the creator.
@@ -27,6 +28,8 @@ pub(crate) struct Inside<'a> {
     pub bundle: &'a Path,
     pub plan: &'a Plan,
     pub channel: Channel,
+    /// Where mounts come from that the creator makes.
+    pub mounts: Option<OwnedFd>,
     /// Where the start is heard: a listening socket in the container's state folder.
     pub ear: OwnedFd,
     /// Where the terminal's master goes.
@@ -67,14 +70,20 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     }
     let needed = [Some(inside.channel.as_fd()), Some(inside.ear.as_fd())];
     let console = inside.console.as_ref().map(AsFd::as_fd);
+    let mounts = inside.mounts.as_ref().map(AsFd::as_fd);
     let joined = plan.join.iter().map(|(_, namespace, _)| Some(namespace.as_fd()));
-    let keep: Vec<BorrowedFd<'_>> = needed.into_iter().chain([console]).chain(joined).flatten().collect();
+    let keep: Vec<BorrowedFd<'_>> = needed
+        .into_iter()
+        .chain([console, mounts])
+        .chain(joined)
+        .flatten()
+        .collect();
     guard::shield(inside.first_closed, &keep)?;
     limits::close_on_exec_from(inside.first_closed).step("close", "file descriptors")?;
     // What is made in the root filesystem gets exactly the modes it is made with.
     limits::set_umask(0);
     limits::new_session().step("start", "session")?;
-    if !plan.maps_users {
+    if !plan.own_users() {
         plan.join(Namespaces::ALL.without(Plan::JOINED_BEFORE))?;
     }
     if plan.maps_users {
@@ -101,7 +110,13 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     }
     let hooks = spec.hooks().as_ref();
     if plan.new.contains(Namespaces::MOUNT) {
-        let root = rootfs::prepare(spec, inside.bundle)?;
+        rootfs::part_from_host(spec)?;
+        let mut mounts = Sources::new();
+        if let Some(socket) = inside.mounts.take() {
+            inside.channel.send(&Message::Mounts).step("ask for", "mounts")?;
+            mounts = sources::receive(socket.as_fd())?;
+        }
+        let root = rootfs::prepare(spec, inside.bundle, mounts)?;
         if plan.hooks_before_pivot {
             inside.channel.send(&Message::Hooks).step("ask for", "hooks")?;
             inside.channel.expect(&Message::Hooked)?;
@@ -137,6 +152,7 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
         seccomp: plan.seccomp.as_ref(),
         setgroups: plan.setgroups,
         keep_affinity: false,
+        limits_from_outside: plan.own_users(),
     };
     let command = last.prepare(&mut inside.channel)?;
     inside.channel.send(&Message::Ready).step("report", "ready")?;

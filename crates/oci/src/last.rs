@@ -26,6 +26,8 @@ pub(crate) struct LastSteps<'a> {
     pub setgroups: bool,
     /// The CPUs are decided already.
     pub keep_affinity: bool,
+    /// In a user namespace a process can't raise its own limits: whoever is at the channel's other end sets them.
+    pub limits_from_outside: bool,
 }
 
 impl LastSteps<'_> {
@@ -35,11 +37,12 @@ impl LastSteps<'_> {
 
     /// Limits, scheduling, identity. What is left to do is [`LastSteps::execute`].
     pub(crate) fn prepare(&self, channel: &mut Channel) -> Result<Command, OciError> {
-        limits::apply(process::limits(self.process).as_slice()).map_err(|(what, source)| OciError::Step {
-            step: "set limit",
-            what,
-            source,
-        })?;
+        if self.limits_from_outside {
+            channel.send(&Message::Limits).step("ask for", "limits")?;
+            channel.expect(&Message::Limited)?;
+        } else {
+            process::set_limits(0, self.process)?;
+        }
         if !self.keep_affinity {
             // Whatever the caller was bound to; the cpuset is the bound that counts.
             let _ = proc::affinity_all();

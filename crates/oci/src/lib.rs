@@ -5,6 +5,7 @@
 //! [`berth_sys::inroot`]; a failed call leaves nothing behind.
 #![forbid(unsafe_code)]
 
+mod between;
 mod cgroup;
 mod channel;
 mod clock;
@@ -25,6 +26,7 @@ mod plan;
 mod process;
 mod rootfs;
 mod seccomp;
+mod sources;
 mod spec;
 mod state;
 mod sysctl;

@@ -6,6 +6,7 @@
 use oci_spec::runtime::Capability;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use crate::error::OciError;
 
@@ -13,11 +14,7 @@ use crate::error::OciError;
 const SHOWN: usize = 120;
 
 /// Parses `text`, the content of `path`. `warn` is told what was left out.
-pub(crate) fn parse<T: DeserializeOwned>(
-    text: &[u8],
-    path: &str,
-    warn: &mut dyn FnMut(&str),
-) -> Result<T, OciError> {
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], path: &str, warn: &mut dyn FnMut(&str)) -> Result<T, OciError> {
     if let Ok(parsed) = serde_json::from_slice(text) {
         return Ok(parsed);
     }
@@ -29,7 +26,7 @@ pub(crate) fn parse<T: DeserializeOwned>(
     drop_unknown_capabilities(&mut value, warn);
     match serde_path_to_error::deserialize(&value) {
         Ok(parsed) => Ok(parsed),
-        Err(error) => Err(told(&value, &error)),
+        Err(error) => Err(told(path, &value, &error)),
     }
 }
 
@@ -55,25 +52,31 @@ fn drop_unknown_capabilities(value: &mut Value, warn: &mut dyn FnMut(&str)) {
     }
 }
 
-fn told(document: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> OciError {
-    let field = match error.path().to_string().as_str() {
-        "." => String::new(),
-        path => path.to_owned(),
+fn told(path: &str, document: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> OciError {
+    let at = match error.path().to_string().as_str() {
+        "." => path.to_owned(),
+        field => format!("{path}: {field}"),
     };
     let said = error.inner().to_string();
     if let Some(name) = said.strip_prefix("missing field ") {
-        let name = name.trim_matches('`');
-        let field = if field.is_empty() { name.to_owned() } else { format!("{field}.{name}") };
+        let between = if at == path { ": " } else { "." };
+        let field = format!("{at}{between}{}", name.trim_matches('`'));
         return OciError::field(field, "missing", "it is required");
     }
-    let pointer: String = error.path().iter().map(|part| format!("/{part}")).collect();
-    let mut value = document.pointer(&pointer).unwrap_or(document).to_string();
+    let found = error.path().iter().try_fold(document, |value, part| match part {
+        Segment::Seq { index } => value.get(index),
+        Segment::Map { key } => value.get(key),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    let mut value = found.unwrap_or(document).to_string();
     if let Some((cut, _)) = value.char_indices().nth(SHOWN) {
         value.truncate(cut);
         value.push('…');
     }
-    let allowed = said.split_once("expected ").map_or(said.as_str(), |(_, allowed)| words(allowed));
-    OciError::field(if field.is_empty() { "config" } else { &field }, value, allowed)
+    let allowed = said
+        .split_once("expected ")
+        .map_or(said.as_str(), |(_, allowed)| words(allowed));
+    OciError::field(at, value, allowed)
 }
 
 /// What serde says, for those who know JSON and not Rust.
@@ -102,7 +105,9 @@ mod test {
 
     fn parsed(text: &str) -> (Result<Process, String>, Vec<String>) {
         let mut warnings = Vec::new();
-        let parsed = parse(text.as_bytes(), "process.json", &mut |warning| warnings.push(warning.to_owned()));
+        let parsed = parse(text.as_bytes(), "process.json", &mut |warning| {
+            warnings.push(warning.to_owned())
+        });
         (parsed.map_err(|error| error.to_string()), warnings)
     }
 
@@ -121,16 +126,19 @@ mod test {
         let told = |text: &str| parsed(text).0.expect_err("refused");
         assert_eq!(
             told(r#"{"user":{"uid":-1},"cwd":"/"}"#),
-            "user.uid: -1: a whole number from 0 to 4294967295"
+            "process.json: user.uid: -1: a whole number from 0 to 4294967295"
         );
         assert_eq!(
             told(r#"{"user":{},"cwd":"/","env":["A=1",2]}"#),
-            "env[1]: 2: a string"
+            "process.json: env[1]: 2: a string"
         );
-        assert_eq!(told(r#"{"user":{}}"#), "cwd: missing: it is required");
-        assert_eq!(told(r#"{"user":[],"cwd":"/"}"#), "user: []: an object");
+        assert_eq!(told(r#"{"user":{}}"#), "process.json: cwd: missing: it is required");
+        assert_eq!(told(r#"{"user":1,"cwd":"/"}"#), "process.json: user: 1: an object");
         let rlimit = told(r#"{"user":{},"cwd":"/","rlimits":[{"type":"RLIMIT_X","soft":1,"hard":1}]}"#);
-        assert!(rlimit.starts_with("rlimits[0].type: \"RLIMIT_X\": ") && rlimit.contains("RLIMIT_NOFILE"), "{rlimit}");
+        assert!(
+            rlimit.starts_with("process.json: rlimits[0].type: \"RLIMIT_X\": ") && rlimit.contains("RLIMIT_NOFILE"),
+            "{rlimit}"
+        );
         assert!(told("{").contains("process.json"));
     }
 }

@@ -17,11 +17,17 @@ use crate::seccomp::Filter;
 pub(crate) struct Plan {
     /// Namespaces to make.
     pub new: Namespaces,
-    /// Namespaces to join, in an order that keeps the right to join the rest: user last but for the ones it owns.
+    /// Namespaces to join.
     pub join: Vec<(Namespaces, OwnedFd, PathBuf)>,
+    /// A new user namespace: its maps are to be written.
     pub maps_users: bool,
+    /// One by path.
+    pub joins_users: bool,
+    /// The creator makes bind mounts for it.
+    pub sources: bool,
     pub setgroups: bool,
-    /// The process must be in its cgroups before it mounts: it shows them, or has a namespace of them.
+    /// The process must be in its cgroups before it mounts: it shows them, or has a namespace of them. Or it waits for another word
+    /// of its creator, which comes after that one.
     pub join_first: bool,
     pub hooks_before_pivot: bool,
     pub seccomp: Option<Filter>,
@@ -145,8 +151,13 @@ pub(crate) fn number_list(text: &str) -> Option<Vec<usize>> {
 }
 
 impl Plan {
-    /// Namespaces that a process gets at its making, or that give the right to join the others.
-    pub(crate) const JOINED_BEFORE: Namespaces = Namespaces::USER.union(Namespaces::PID).union(Namespaces::TIME);
+    /// Namespaces that a process gets at its making.
+    pub(crate) const JOINED_BEFORE: Namespaces = Namespaces::PID.union(Namespaces::TIME);
+
+    /// The process has other ids inside than outside, and lesser rights.
+    pub(crate) fn own_users(&self) -> bool {
+        self.maps_users || self.joins_users
+    }
 
     /// Joins those of the namespaces by path that are among `kinds`.
     pub(crate) fn join(&self, kinds: Namespaces) -> Result<(), OciError> {
@@ -196,15 +207,24 @@ impl Plan {
             let some = |list: &Option<Vec<oci_spec::runtime::Hook>>| list.as_ref().is_some_and(|list| !list.is_empty());
             some(hooks.prestart()) || some(hooks.create_runtime()) || some(hooks.create_container())
         });
+        let seccomp = linux.seccomp().as_ref().map(Filter::compile).transpose()?;
         let maps_users = new.contains(Namespaces::USER);
+        let joins_users = join.iter().any(|(kind, _, _)| *kind == Namespaces::USER);
         Ok(Plan {
             new,
             join,
             maps_users,
+            joins_users,
+            sources: crate::sources::wanted(spec, maps_users || joins_users),
             setgroups: true,
-            join_first: shows_cgroups || new.contains(Namespaces::CGROUP),
+            join_first: shows_cgroups
+                || new.contains(Namespaces::CGROUP)
+                || maps_users
+                || joins_users
+                || hooks_before_pivot
+                || seccomp.as_ref().and_then(Filter::listener).is_some(),
             hooks_before_pivot,
-            seccomp: linux.seccomp().as_ref().map(Filter::compile).transpose()?,
+            seccomp,
             scheduling: SchedulingPlan::of(process),
             id: id.to_owned(),
             bundle: bundle.to_owned(),
@@ -228,6 +248,13 @@ impl Plan {
     pub(crate) fn state_json(&self, status: &str, pid: u32) -> String {
         self.state(status, pid).to_string()
     }
+}
+
+/// Every namespace that the container does not share with its caller.
+pub(crate) fn kinds(spec: &Spec) -> Namespaces {
+    let all = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let kinds = all.into_iter().flatten().map(|one| kind(one.typ()));
+    kinds.fold(Namespaces::empty(), Namespaces::union)
 }
 
 pub(crate) fn kind(kind: LinuxNamespaceType) -> Namespaces {

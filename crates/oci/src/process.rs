@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use berth_sys::credentials::{self, Capabilities};
-use berth_sys::limits::Limit;
+use berth_sys::limits::{self, Limit};
 use oci_spec::runtime::{Capabilities as CapabilitySet, Process};
 
 use crate::error::{Context, OciError};
@@ -138,12 +138,17 @@ fn enter_cwd(cwd: &Path) -> io::Result<()> {
     }
 }
 
-/// process.rlimits for [`berth_sys::limits::apply`].
-pub(crate) fn limits(process: &Process) -> Vec<Limit> {
-    let all = process.rlimits().as_deref().unwrap_or_default();
-    all.iter()
+/// Sets process.rlimits of a process, 0 = the caller.
+pub(crate) fn set_limits(pid: u32, process: &Process) -> Result<(), OciError> {
+    let all = process.rlimits().iter().flatten();
+    let all: Vec<Limit> = all
         .map(|limit| Limit::new(&limit.typ().to_string(), limit.soft(), limit.hard()))
-        .collect()
+        .collect();
+    limits::apply(pid, &all).map_err(|(what, source)| OciError::Step {
+        step: "set limit",
+        what,
+        source,
+    })
 }
 
 /// process.oomScoreAdj, by the maker of the process: in a user namespace it could not do it itself. Lowering it needs a right that
@@ -171,7 +176,10 @@ impl Command {
             CString::new(text).map_err(|_| OciError::field(field, format!("{text:?}"), "text without a NUL byte"))
         };
         let env = environment(process)?;
-        let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("");
+        let path = env
+            .iter()
+            .find_map(|variable| variable.strip_prefix("PATH="))
+            .unwrap_or("");
         let found = look_up(name, path, process.cwd())?;
         Ok(Command {
             path: CString::new(found.as_os_str().as_bytes())
@@ -193,7 +201,10 @@ fn environment(process: &Process) -> Result<Vec<String>, OciError> {
     let mut names = HashSet::new();
     let mut all = Vec::new();
     for variable in process.env().iter().flatten().rev() {
-        let name = variable.split_once('=').map(|(name, _)| name).filter(|name| !name.is_empty());
+        let name = variable
+            .split_once('=')
+            .map(|(name, _)| name)
+            .filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| OciError::field("process.env", format!("{variable:?}"), "NAME=VALUE"))?;
         let empty_home = variable == "HOME=";
         if names.insert(name) && !empty_home {

@@ -24,8 +24,7 @@ const IPC: [&str; 8] = [
 /// Refuses what would change the host.
 pub(crate) fn check(spec: &Spec) -> Result<(), OciError> {
     let Some(linux) = spec.linux() else { return Ok(()) };
-    let namespaces = linux.namespaces().iter().flatten();
-    let own = namespaces.fold(Namespaces::empty(), |all, one| all.union(plan::kind(one.typ())));
+    let own = plan::kinds(spec);
     for (name, value) in linux.sysctl().iter().flatten() {
         let of = path(name).and_then(|path| namespace(&path));
         if !of.is_some_and(|kind| own.contains(kind)) {

@@ -60,8 +60,11 @@ impl Driver for Embedded {
 
     fn exec(&self, args: &ExecArgs<'_>) -> Result<Created, Error> {
         let id = args.call.id;
-        let process = berth_oci::read_process(args.process, "process", &mut |_| {})
-            .map_err(|error| Error::Invalid { operation: "exec", problem: error.to_string() })?;
+        let process =
+            berth_oci::read_process(args.process, "process", &mut |_| {}).map_err(|error| Error::Invalid {
+                operation: "exec",
+                problem: error.to_string(),
+            })?;
         let container = self.load("exec", &args.call)?;
         let (stdio, console) = ends("exec", id, args.stdio)?;
         let options = ExecOptions {

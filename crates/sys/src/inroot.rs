@@ -210,7 +210,8 @@ pub const NULL: FileKind = FileKind::Char(1, 3);
 /// # Errors
 /// As readlink(2) in /proc/self/fd; `InvalidData` if it is not below.
 pub fn path_below(root: BorrowedFd<'_>, place: BorrowedFd<'_>) -> io::Result<PathBuf> {
-    let path = |fd: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)));
+    let path =
+        |fd: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)));
     let (root, place) = (path(root)?, path(place)?);
     let below = place
         .strip_prefix(&root)

@@ -46,11 +46,11 @@ impl Limit {
     }
 }
 
-/// Sets the limits of the calling process in order.
+/// Sets the limits of a process in order; 0 = the calling one.
 ///
 /// # Errors
 /// The limit that could not be set, as text, and why.
-pub fn apply(limits: &[Limit]) -> Result<(), (String, io::Error)> {
+pub fn apply(pid: u32, limits: &[Limit]) -> Result<(), (String, io::Error)> {
     for limit in limits {
         let shown = || format!("{} to {}:{}", limit.name, limit.soft, limit.hard);
         let Some(number) = limit.number() else {
@@ -61,7 +61,7 @@ pub fn apply(limits: &[Limit]) -> Result<(), (String, io::Error)> {
             rlim_max: limit.hard,
         };
         // SAFETY: `value` outlives the call; the old value is not asked for.
-        check(unsafe { libc::prlimit64(0, number, &raw const value, std::ptr::null_mut()) })
+        check(unsafe { libc::prlimit64(pid as libc::pid_t, number, &raw const value, std::ptr::null_mut()) })
             .map_err(|source| (shown(), source))?;
     }
     Ok(())

@@ -5,3 +5,4 @@ mod place;
 mod process;
 mod resources;
 mod rootfs;
+mod users;

@@ -1,5 +1,6 @@
 //! A bundle with busybox and a state folder, both gone afterwards, and the real berth-oci on it. Needs root, cgroups and busybox.
 
+use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,15 +24,23 @@ pub struct Said {
 impl Place {
     pub fn new() -> Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("berth-oci-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = format!(
+            "berth-oci-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(&id);
         let root = path.join("bundle/rootfs");
         for folder in ["bin", "proc", "dev", "sys", "tmp", "mnt", "etc"] {
             std::fs::create_dir_all(root.join(folder)).expect("rootfs");
         }
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+        let busybox = ["/usr/bin/busybox", "/bin/busybox"]
+            .into_iter()
+            .find(|path| Path::new(path).exists());
         std::fs::copy(busybox.expect("busybox is installed"), root.join("bin/busybox")).expect("busybox");
-        for applet in ["sh", "cat", "env", "hostname", "ls", "id", "sleep", "grep", "stat", "mount", "true"] {
+        for applet in [
+            "sh", "cat", "env", "hostname", "ls", "id", "sleep", "grep", "stat", "mount", "true",
+        ] {
             symlink("busybox", root.join("bin").join(applet)).expect("link");
         }
         Place { path, id }
@@ -70,25 +79,40 @@ impl Place {
     }
 
     pub fn call(&self, args: &[&str]) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_berth-oci"))
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Files and not pipes: what a container holds open would keep the reader waiting.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = |name: &str| self.path.join(format!("{name}-{number}"));
+        let open = |name: &str| File::create(file(name)).expect("a file");
+        let read = |name: &str| String::from_utf8_lossy(&std::fs::read(file(name)).expect("a file")).into_owned();
+        let status = Command::new(env!("CARGO_BIN_EXE_berth-oci"))
             .arg("--root")
             .arg(self.path.join("state"))
             .args(args)
             .stdin(Stdio::null())
-            .output()
+            .stdout(open("out"))
+            .stderr(open("err"))
+            .status()
             .expect("berth-oci runs");
         Said {
-            code: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: status.code(),
+            out: read("out"),
+            err: read("err"),
         }
     }
 
     /// What a failed call must not leave: a state folder, a cgroup.
     pub fn assert_nothing_left(&self) {
-        assert!(!self.path.join("state").join(&self.id).exists(), "its state folder is there");
+        assert!(
+            !self.path.join("state").join(&self.id).exists(),
+            "its state folder is there"
+        );
         for entry in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-            assert!(!entry.path().join(&self.id).exists(), "{} has its cgroup", entry.path().display());
+            assert!(
+                !entry.path().join(&self.id).exists(),
+                "{} has its cgroup",
+                entry.path().display()
+            );
         }
     }
 }

@@ -43,3 +43,18 @@ fn the_working_folder_is_made() {
     config["root"]["readonly"] = json!(true);
     assert_eq!(place.run(&config).well(), "/mnt/not/there\n");
 }
+
+#[test]
+fn hooks_run_without_a_view_of_cgroups() {
+    let place = Place::new();
+    let mut config = place.config("true");
+    let file = place.path.join("said").display().to_string();
+    let hook = |word: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("echo {word} >> {file}")] }]);
+    config["hooks"] = json!({
+        "prestart": hook("prestart"), "createRuntime": hook("createRuntime"), "createContainer": hook("createContainer"),
+        "poststart": hook("poststart"), "poststop": hook("poststop"),
+    });
+    place.run(&config).well();
+    let said = std::fs::read_to_string(file).expect("hooks ran");
+    assert_eq!(said, "prestart\ncreateRuntime\ncreateContainer\npoststart\npoststop\n");
+}

@@ -48,8 +48,17 @@ fn the_default_devices_are_runcs() {
     let mut all: Vec<&str> = out.lines().collect();
     all.sort_unstable();
     let expected = [
-        "b *:* m", "c 10:200 rwm", "c 136:* rwm", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",
-        "c 5:0 rwm", "c 5:2 rwm", "c *:* m",
+        "b *:* m",
+        "c 10:200 rwm",
+        "c 136:* rwm",
+        "c 1:3 rwm",
+        "c 1:5 rwm",
+        "c 1:7 rwm",
+        "c 1:8 rwm",
+        "c 1:9 rwm",
+        "c 5:0 rwm",
+        "c 5:2 rwm",
+        "c *:* m",
     ];
     let mut expected = expected.to_vec();
     expected.sort_unstable();
@@ -68,7 +77,13 @@ fn the_hierarchies_of_v1_are_read_only_on_a_writable_folder() {
         let line = out.lines().find(|line| line.split(' ').nth(4) == Some(point));
         line.and_then(|line| line.split(' ').nth(5)).map(str::to_owned)
     };
-    assert!(flags("/sys/fs/cgroup").is_some_and(|flags| flags.starts_with("rw,")), "{out}");
-    assert!(flags("/sys/fs/cgroup/pids").is_some_and(|flags| flags.starts_with("ro,")), "{out}");
+    assert!(
+        flags("/sys/fs/cgroup").is_some_and(|flags| flags.starts_with("rw,")),
+        "{out}"
+    );
+    assert!(
+        flags("/sys/fs/cgroup/pids").is_some_and(|flags| flags.starts_with("ro,")),
+        "{out}"
+    );
     assert_eq!(flags("/sys/fs/cgroup/unified"), None);
 }

@@ -114,7 +114,12 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
             all.push(setting("cpuset", "cpuset.mems", mems));
         }
     }
-    if let Some(limit) = resources.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0) {
+    if let Some(limit) = resources
+        .pids()
+        .as_ref()
+        .map(|pids| pids.limit())
+        .filter(|limit| *limit != 0)
+    {
         all.push(setting(
             "pids",
             "pids.max",
@@ -223,8 +228,14 @@ mod test {
             "pids":{"limit":0},"blockIO":{"weight":0,"leafWeight":0},"network":{"classID":0}}"#;
         assert_eq!(told(zeros), [""; 0]);
         // Where zero is a value.
-        let text = r#"{"memory":{"swappiness":0},"cpu":{"burst":0,"idle":0},"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#;
-        let expected = ["memory.swappiness=0", "cpu.cfs_burst_us=0", "cpu.idle=0", "hugetlb.2MB.limit_in_bytes=0"];
+        let text =
+            r#"{"memory":{"swappiness":0},"cpu":{"burst":0,"idle":0},"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#;
+        let expected = [
+            "memory.swappiness=0",
+            "cpu.cfs_burst_us=0",
+            "cpu.idle=0",
+            "hugetlb.2MB.limit_in_bytes=0",
+        ];
         assert_eq!(told(text), expected);
         assert_eq!(told(r#"{"pids":{"limit":-1}}"#), ["pids.max=max"]);
     }

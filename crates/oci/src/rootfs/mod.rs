@@ -19,6 +19,7 @@ use berth_sys::newmount::{self, Attr, Propagation, SetAttr};
 use oci_spec::runtime::{Mount, Spec};
 
 use crate::error::{Context, OciError};
+use crate::sources::Sources;
 
 pub use given::{RootfsMount, mount_rootfs};
 pub(crate) use masks::seal;
@@ -30,12 +31,15 @@ pub(crate) struct Root {
     late_readonly: Vec<OwnedFd>,
 }
 
-/// Builds the tree. The caller is in the container's mount namespace, and in its cgroups if it has a cgroup namespace of its own.
-pub(crate) fn prepare(spec: &Spec, bundle: &Path) -> Result<Root, OciError> {
+/// What happens in the container's mount namespace from here on does not reach the host.
+pub(crate) fn part_from_host(spec: &Spec) -> Result<(), OciError> {
     let linux = spec.linux().as_ref();
-    let propagation = linux.and_then(|linux| linux.rootfs_propagation().as_deref());
-    set_old_root_propagation(propagation)?;
+    set_old_root_propagation(linux.and_then(|linux| linux.rootfs_propagation().as_deref()))
+}
 
+/// Builds the tree. The caller is in the container's mount namespace, and in its cgroups if it has a cgroup namespace of its own.
+/// `sources`: bind mounts that are made already.
+pub(crate) fn prepare(spec: &Spec, bundle: &Path, mut sources: Sources) -> Result<Root, OciError> {
     let root = spec
         .root()
         .as_ref()
@@ -51,8 +55,8 @@ pub(crate) fn prepare(spec: &Spec, bundle: &Path) -> Result<Root, OciError> {
         late_readonly: Vec::new(),
     };
     let mounts: &[Mount] = spec.mounts().as_deref().unwrap_or_default();
-    for mount in mounts {
-        mounts::mount(spec, bundle, &mut prepared, mount)?;
+    for (index, mount) in mounts.iter().enumerate() {
+        mounts::mount(spec, bundle, &mut prepared, mount, sources.remove(&index))?;
     }
     let dev_is_the_hosts = mounts.iter().any(|mount| {
         let options = mount.options().as_deref().unwrap_or_default();

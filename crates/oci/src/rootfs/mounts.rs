@@ -12,15 +12,21 @@ use super::options::MountOptions;
 use super::{Root, cgroupfs};
 use crate::error::{Context, OciError};
 
-/// Performs one mount below the root.
-pub(super) fn mount(spec: &Spec, bundle: &Path, root: &mut Root, mount: &Mount) -> Result<(), OciError> {
+/// Performs one mount below the root. `made`: a bind mount that the creator has made.
+pub(super) fn mount(
+    spec: &Spec,
+    bundle: &Path,
+    root: &mut Root,
+    mount: &Mount,
+    made: Option<OwnedFd>,
+) -> Result<(), OciError> {
     let target = &target_of(mount);
     let raw = mount.options().as_deref().unwrap_or_default();
     let options = MountOptions::parse(raw.iter().map(String::as_str));
     let kind = mount.typ().as_deref().unwrap_or(if options.bind { "bind" } else { "" });
     let shown = target.display();
     match kind {
-        _ if options.bind || kind == "bind" => bind(bundle, root, mount, target, &options),
+        _ if options.bind || kind == "bind" => bind(bundle, root, mount, target, &options, made),
         "" => Err(OciError::field(
             format!("mounts[{shown}].type"),
             "missing",
@@ -83,6 +89,7 @@ fn bind(
     mount: &Mount,
     target: &Path,
     options: &MountOptions,
+    made: Option<OwnedFd>,
 ) -> Result<(), OciError> {
     let source = mount.source().as_ref().ok_or_else(|| {
         OciError::field(
@@ -93,9 +100,13 @@ fn bind(
     })?;
     let source = bundle.join(source);
     let what = || format!("{} on {}", source.display(), target.display());
-    let opened = inroot::open_host_path(&source).step("mount", what())?;
-    let tree = newmount::clone_tree(opened.as_fd(), options.recursive_bind).step("mount", what())?;
-    let folder = inroot::kind_of(opened.as_fd()).step("mount", what())? == FileKind::Folder;
+    let tree = match made {
+        Some(tree) => tree,
+        None => inroot::open_host_path(&source)
+            .and_then(|opened| newmount::clone_tree(opened.as_fd(), options.recursive_bind))
+            .step("mount", what())?,
+    };
+    let folder = inroot::kind_of(tree.as_fd()).step("mount", what())? == FileKind::Folder;
     let place = place(root.fd.as_fd(), target, folder).step("make mount target", target.display())?;
     let magic = newmount::filesystem_magic(tree.as_fd()).step("look at", source.display())?;
     check_proc(root, place.as_fd(), target, magic == newmount::PROC_MAGIC)?;

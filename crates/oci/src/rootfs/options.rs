@@ -128,6 +128,9 @@ const PROPAGATIONS: [(&str, Propagation, bool); 8] = [
     ("runbindable", Propagation::Unbindable, true),
 ];
 
+/// Flags of a file system, which a bind mount has from its source.
+pub(crate) const IGNORED_BY_BIND: [&str; 6] = ["dirsync", "lazytime", "mand", "nolazytime", "remount", "sync"];
+
 /// What else is known: no flag of the mount, and the same for every file system.
 const OTHERS: [&str; 15] = [
     "async",
