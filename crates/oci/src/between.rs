@@ -84,7 +84,7 @@ fn step_in(plan: &Plan) -> Result<Cloned, OciError> {
     .step("become", "root of the user namespace")?;
     plan.join(Namespaces::ALL.without(Namespaces::USER))?;
     let clone = CloneOptions {
-        namespaces: plan.new.without(Namespaces::CGROUP),
+        namespaces: plan.at_clone()?,
         sibling: true,
         cgroup: None,
     };

@@ -97,7 +97,10 @@ impl Container {
     pub fn update(&self, resources: &LinuxResources) -> Result<(), OciError> {
         match self.status()? {
             Status::Stopped => Err(self.wrong_state("update", Status::Stopped)),
-            _ => self.cgroups.update(resources),
+            _ => {
+                crate::check::resources("", resources)?;
+                self.cgroups.update(resources)
+            }
         }
     }
 

@@ -141,8 +141,7 @@ fn make_process(options: CreateOptions<'_>, plan: &Plan, cgroups: &Cgroups, ear:
             Plan::JOINED_BEFORE
         })?;
         let clone = CloneOptions {
-            // The cgroup namespace is made when the process is in its cgroups: its root is what it is in then.
-            namespaces: plan.new.without(Namespaces::CGROUP),
+            namespaces: plan.at_clone()?,
             sibling,
             cgroup: None,
         };
@@ -158,7 +157,9 @@ fn make_process(options: CreateOptions<'_>, plan: &Plan, cgroups: &Cgroups, ear:
         }
     };
     let mut channel = ours;
-    let attended = attend(spec, bundle, plan, cgroups, (pid, &pidfd), to_init, &mut channel);
+    let attended = plan
+        .own_time()
+        .and_then(|()| attend(spec, bundle, plan, cgroups, (pid, &pidfd), to_init, &mut channel));
     match attended.and_then(|()| start_time(pid, &pidfd)) {
         Ok(start_time) => Ok(Made { pid, pidfd, start_time }),
         Err(error) => {

@@ -12,7 +12,7 @@ use std::path::Path;
 use berth_sys::limits;
 use berth_sys::namespaces::{self, CloneOptions, Cloned, Namespaces};
 use berth_sys::{credentials, process as proc};
-use oci_spec::runtime::{LinuxNamespaceType, LinuxPersonality, Process};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxNamespaceType, LinuxPersonality, Process};
 
 use crate::channel::{Channel, Message};
 use crate::console;
@@ -56,7 +56,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         Status::Paused if options.ignore_paused => {}
         other => return Err(wrong(other)),
     }
-    crate::spec::check_process(options.process)?;
+    crate::check::process("process.", options.process)?;
     let spec = container.spec()?;
     let linux = spec.linux().as_ref();
     let seccomp = linux
@@ -101,6 +101,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
                 seccomp: seccomp.as_ref(),
                 scheduling: &scheduling,
                 personality: linux.and_then(|linux| linux.personality().as_ref()),
+                memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
                 affinity: &affinity,
                 maps_users,
                 container: container.id.as_str(),
@@ -178,6 +179,7 @@ struct Inside<'a> {
     seccomp: Option<&'a Filter>,
     scheduling: &'a SchedulingPlan,
     personality: Option<&'a LinuxPersonality>,
+    memory_policy: Option<&'a LinuxMemoryPolicy>,
     affinity: &'a Affinity,
     maps_users: bool,
     container: &'a str,
@@ -207,6 +209,7 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         scheduling,
         maps_users,
         personality,
+        memory_policy,
         affinity,
         ..
     } = inside;
@@ -241,6 +244,7 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         process,
         scheduling,
         personality: *personality,
+        memory_policy: *memory_policy,
         seccomp: *seccomp,
         setgroups: true,
         keep_affinity: affinity.decides(),

@@ -149,6 +149,11 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
             .linux()
             .as_ref()
             .and_then(|linux| linux.personality().as_ref()),
+        memory_policy: inside
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.memory_policy().as_ref()),
         seccomp: plan.seccomp.as_ref(),
         setgroups: plan.setgroups,
         keep_affinity: false,

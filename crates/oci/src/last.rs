@@ -7,10 +7,11 @@ use std::convert::Infallible;
 use std::os::fd::AsRawFd;
 
 use berth_sys::{credentials, execve, limits, process as proc};
-use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, Process};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, Process};
 
 use crate::channel::{Channel, Message};
 use crate::error::{Context, OciError};
+use crate::labels;
 use crate::plan::SchedulingPlan;
 use crate::process::{self, Command};
 use crate::seccomp::Filter;
@@ -21,6 +22,7 @@ pub(crate) struct LastSteps<'a> {
     pub process: &'a Process,
     pub scheduling: &'a SchedulingPlan,
     pub personality: Option<&'a LinuxPersonality>,
+    pub memory_policy: Option<&'a LinuxMemoryPolicy>,
     pub seccomp: Option<&'a Filter>,
     /// The user namespace allows setgroups(2).
     pub setgroups: bool,
@@ -55,6 +57,10 @@ impl LastSteps<'_> {
             };
             credentials::set_personality(domain).step("set", "linux.personality")?;
         }
+        if let Some(policy) = self.memory_policy {
+            crate::plan::set_memory_policy(policy)?;
+        }
+        labels::apply(self.process)?;
         limits::set_umask(self.process.user().umask().unwrap_or(0o022));
         if self.no_new_privs() {
             credentials::no_new_privs().step("set", "no_new_privs")?;

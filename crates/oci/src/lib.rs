@@ -8,6 +8,7 @@
 mod between;
 mod cgroup;
 mod channel;
+mod check;
 mod clock;
 mod console;
 mod control;
@@ -20,6 +21,7 @@ mod foreground;
 mod guard;
 mod hooks;
 mod init;
+mod labels;
 mod last;
 mod parse;
 mod plan;

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::limits::{self, Scheduling};
 use berth_sys::namespaces::{self, Namespaces};
-use oci_spec::runtime::{IOPriorityClass, LinuxNamespaceType, LinuxSchedulerPolicy, Process, Spec};
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxMemoryPolicy, LinuxNamespaceType, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    MemoryPolicyFlagType, MemoryPolicyModeType, Process, Spec,
+};
 use serde_json::{Value, json};
 
 use crate::error::{Context, OciError};
@@ -35,6 +38,8 @@ pub(crate) struct Plan {
     id: String,
     bundle: PathBuf,
     annotations: HashMap<String, String>,
+    /// As timens_offsets takes them.
+    time_offsets: String,
 }
 
 /// CPU and I/O scheduling of the process.
@@ -42,6 +47,42 @@ pub(crate) struct Plan {
 pub(crate) struct SchedulingPlan {
     cpu: Option<Scheduling>,
     io: Option<(u32, u32)>,
+}
+
+/// linux/sched.h.
+fn scheduler_flag(flag: LinuxSchedulerFlag) -> u64 {
+    match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    }
+}
+
+/// linux.memoryPolicy for the calling process and what it executes.
+pub(crate) fn set_memory_policy(policy: &LinuxMemoryPolicy) -> Result<(), OciError> {
+    let mode = match policy.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flags = policy.flags().iter().flatten().fold(0, |all, flag| {
+        all | match flag {
+            MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+            MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+            MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+        }
+    });
+    let text = policy.nodes().as_deref().unwrap_or_default();
+    let nodes = number_list(text).unwrap_or_default();
+    limits::set_memory_policy(mode | flags, &nodes).step("set", format!("linux.memoryPolicy {} {text}", policy.mode()))
 }
 
 impl SchedulingPlan {
@@ -56,7 +97,11 @@ impl SchedulingPlan {
                 LinuxSchedulerPolicy::SchedIdle => 5,
                 LinuxSchedulerPolicy::SchedDeadline => 6,
             },
-            flags: 0,
+            flags: wanted
+                .flags()
+                .iter()
+                .flatten()
+                .fold(0, |all, flag| all | scheduler_flag(*flag)),
             nice: wanted.nice().unwrap_or(0),
             priority: wanted
                 .priority()
@@ -159,6 +204,30 @@ impl Plan {
         self.maps_users || self.joins_users
     }
 
+    /// The namespaces that the process is to be cloned in. A time namespace with offsets is made here: they can be written as long
+    /// as no process is in it.
+    pub(crate) fn at_clone(&self) -> Result<Namespaces, OciError> {
+        // The cgroup namespace is made when the process is in its cgroups: its root is what it is in then.
+        let new = self.new.without(Namespaces::CGROUP);
+        if self.time_offsets.is_empty() {
+            return Ok(new);
+        }
+        namespaces::unshare(Namespaces::TIME).step("make", "time namespace")?;
+        let written = std::fs::write("/proc/self/timens_offsets", &self.time_offsets);
+        written.step("set linux.timeOffsets", self.time_offsets.trim_end())?;
+        Ok(new.without(Namespaces::TIME))
+    }
+
+    /// After [`Plan::at_clone`] and the clone: what the caller makes from now on, hooks above all, has its own time again.
+    pub(crate) fn own_time(&self) -> Result<(), OciError> {
+        const OWN: &str = "/proc/self/ns/time";
+        if self.time_offsets.is_empty() {
+            return Ok(());
+        }
+        let own = std::fs::File::open(OWN).step("open", OWN)?;
+        namespaces::join(own.as_fd(), Namespaces::TIME).step("join", OWN)
+    }
+
     /// Joins those of the namespaces by path that are among `kinds`.
     pub(crate) fn join(&self, kinds: Namespaces) -> Result<(), OciError> {
         for (kind, namespace, path) in self.join.iter().filter(|(kind, _, _)| kinds.contains(*kind)) {
@@ -229,6 +298,14 @@ impl Plan {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
             annotations: spec.annotations().clone().unwrap_or_default(),
+            time_offsets: linux
+                .time_offsets()
+                .iter()
+                .flatten()
+                .fold(String::new(), |text, (clock, offset)| {
+                    let (secs, nanosecs) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+                    text + &format!("{clock} {secs} {nanosecs}\n")
+                }),
         })
     }
 

@@ -102,6 +102,25 @@ pub fn set_io_priority(class: u32, level: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, class << 13 | level) } as i32)
 }
 
+/// Where the calling process gets its memory from: mode with flags, and the numbers of nodes below 1024.
+///
+/// # Errors
+/// As set_mempolicy(2); ENOSYS on a kernel without NUMA.
+pub fn set_memory_policy(mode: i32, nodes: &[usize]) -> io::Result<()> {
+    const BITS: usize = 64;
+    let mut mask = [0u64; 1024 / BITS];
+    for node in nodes {
+        *mask.get_mut(node / BITS).ok_or(io::ErrorKind::InvalidInput)? |= 1 << (node % BITS);
+    }
+    // The kernel takes one less than it is told.
+    let (mask, length) = match nodes {
+        [] => (std::ptr::null(), 0),
+        _ => (mask.as_ptr(), 1024 + 1),
+    };
+    // SAFETY: the mask has as many bits as is said, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, length) } as i32)
+}
+
 /// What sched_setattr(2) takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scheduling {

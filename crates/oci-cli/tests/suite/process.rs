@@ -58,3 +58,64 @@ fn hooks_run_without_a_view_of_cgroups() {
     let said = std::fs::read_to_string(file).expect("hooks ran");
     assert_eq!(said, "prestart\ncreateRuntime\ncreateContainer\npoststart\npoststop\n");
 }
+
+#[test]
+fn clocks_of_a_time_namespace_are_moved() {
+    let place = Place::new();
+    let mut config = place.config("cat /proc/uptime");
+    let file = place.path.join("hook").display().to_string();
+    config["linux"]["namespaces"] = json!([{ "type": "pid" }, { "type": "mount" }, { "type": "time" }]);
+    config["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 100_000_000 }, "monotonic": { "secs": 5 } });
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("cat /proc/uptime > {file}")] }]);
+    config["hooks"] = json!({ "createRuntime": hook });
+    let seconds = |text: &str| -> f64 {
+        text.split(' ')
+            .next()
+            .and_then(|word| word.parse().ok())
+            .expect("seconds")
+    };
+    let inside = seconds(&place.run(&config).well());
+    let hook = seconds(&std::fs::read_to_string(file).expect("the hook ran"));
+    assert!(inside > 100_000_000.0 && hook < 100_000_000.0, "{inside} {hook}");
+}
+
+#[test]
+fn a_memory_policy_is_the_processs() {
+    let place = Place::new();
+    let mut config = place.config("grep -m 1 . /proc/self/numa_maps");
+    config["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+    let said = place.run(&config);
+    if said.code == Some(0) {
+        assert!(said.out.contains("bind=static:0"), "{}", said.out);
+    } else {
+        // A kernel without NUMA.
+        assert!(said.err.contains("linux.memoryPolicy MPOL_BIND"), "{}", said.err);
+        place.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_label_that_the_kernel_lacks_is_named() {
+    let place = Place::new();
+    if std::path::Path::new("/sys/module/apparmor").exists() {
+        return;
+    }
+    let mut config = place.config("true");
+    config["process"]["apparmorProfile"] = json!("docker-default");
+    let told = place.run(&config).refused();
+    assert!(
+        told.contains("process.apparmorProfile \"docker-default\": AppArmor is not supported"),
+        "{told}"
+    );
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_hosts_name_is_not_the_containers_to_set() {
+    let place = Place::new();
+    let mut config = place.config("true");
+    config["hostname"] = json!("mine");
+    let told = place.run(&config).refused();
+    assert!(told.contains("hostname: \"mine\""), "{told}");
+    place.assert_nothing_left();
+}

@@ -178,6 +178,11 @@ impl Cgroups {
     }
 }
 
+/// Refuses a cgroupsPath that can't be.
+pub(crate) fn check_path(path: &std::path::Path) -> Result<(), OciError> {
+    checked(&path.to_string_lossy()).map(drop)
+}
+
 /// Normal components only: `..` would leave the hierarchy.
 fn checked(path: &str) -> Result<String, OciError> {
     if path.split('/').any(|part| part == "..") || path.contains('\0') {

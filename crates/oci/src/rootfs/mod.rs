@@ -23,6 +23,7 @@ use crate::sources::Sources;
 
 pub use given::{RootfsMount, mount_rootfs};
 pub(crate) use masks::seal;
+pub(crate) use mounts::target_of;
 
 /// A prepared root: everything is mounted in it, it is not yet `/`.
 pub(crate) struct Root {
@@ -123,7 +124,7 @@ fn set_old_root_propagation(wanted: Option<&str>) -> Result<(), OciError> {
     newmount::set_root_propagation(propagation, true).step("set propagation of", "/")
 }
 
-fn parse_propagation(text: &str) -> Option<(Propagation, bool)> {
+pub(crate) fn parse_propagation(text: &str) -> Option<(Propagation, bool)> {
     Some(match text {
         "shared" => (Propagation::Shared, false),
         "rshared" => (Propagation::Shared, true),

@@ -43,7 +43,7 @@ pub(super) fn mount(
 
 /// The destination from the root of the container, without `.` and `..`: what a `..` would lead out of is the root itself, and the
 /// component before it need not be there.
-pub(super) fn target_of(mount: &Mount) -> PathBuf {
+pub(crate) fn target_of(mount: &Mount) -> PathBuf {
     let mut target = PathBuf::from("/");
     for component in mount.destination().components() {
         match component {
