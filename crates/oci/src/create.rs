@@ -17,6 +17,7 @@ use crate::channel::{Channel, Message};
 use crate::error::{Context, OciError};
 use crate::hooks;
 use crate::init::{self, Inside};
+use crate::netdev;
 use crate::plan::Plan;
 use crate::process as process_settings;
 use crate::seccomp::Filter;
@@ -189,6 +190,7 @@ fn attend(
         channel.tell(&Message::Mapped)?;
     }
     cgroups.join(pid)?;
+    netdev::move_all(spec, plan, pid)?;
     channel.tell(&Message::Joined)?;
     if let Some(socket) = mounts {
         channel.expect(&Message::Mounts)?;

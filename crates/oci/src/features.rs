@@ -41,7 +41,7 @@ pub fn features(program: &str) -> Value {
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
         },
         "annotations": {
             "io.github.seccomp.libseccomp.version": seccomp::library_version(),

@@ -23,6 +23,7 @@ mod hooks;
 mod init;
 mod labels;
 mod last;
+mod netdev;
 mod parse;
 mod plan;
 mod process;

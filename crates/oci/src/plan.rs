@@ -1,7 +1,7 @@
 //! What has to be done for one spec, worked out before anything is made: namespaces new and old, what must wait for what.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_sys::limits::{self, Scheduling};
@@ -226,6 +226,12 @@ impl Plan {
         }
         let own = std::fs::File::open(OWN).step("open", OWN)?;
         namespaces::join(own.as_fd(), Namespaces::TIME).step("join", OWN)
+    }
+
+    /// The namespace of that kind that the container joins.
+    pub(crate) fn joined(&self, wanted: Namespaces) -> Option<BorrowedFd<'_>> {
+        let found = self.join.iter().find(|(kind, _, _)| *kind == wanted);
+        found.map(|(_, namespace, _)| namespace.as_fd())
     }
 
     /// Joins those of the namespaces by path that are among `kinds`.

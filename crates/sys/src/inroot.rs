@@ -395,6 +395,16 @@ pub fn copy_tree(from: BorrowedFd<'_>, into: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives a file its SELinux label.
+///
+/// # Errors
+/// As setxattr(2).
+pub fn set_label(file: BorrowedFd<'_>, label: &str) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    let flags = fs::XattrFlags::empty();
+    Ok(fs::setxattr(path, "security.selinux", label.as_bytes(), flags)?)
+}
+
 /// Whether the caller, by its effective ids, may execute the file at `path`.
 ///
 /// # Errors

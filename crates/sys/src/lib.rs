@@ -23,6 +23,7 @@ pub mod pipe;
 pub mod process;
 pub mod pty;
 pub mod random;
+pub mod rtnetlink;
 pub mod shared;
 pub mod signal;
 pub mod socket;

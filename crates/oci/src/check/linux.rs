@@ -59,20 +59,38 @@ pub(super) fn linux(spec: &Spec, own: Namespaces) -> Checked {
         require(field, right, || quoted(nodes), allowed)?;
     }
     labels::check_mount_label(linux.mount_label().as_deref())?;
-    let asked = [
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        (
+    for (name, device) in linux.net_devices().iter().flatten() {
+        let value = || quoted(name);
+        require(
             "linux.netDevices",
-            linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()),
-        ),
-    ];
-    // What would be a different container if it were left out.
-    match asked.iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(OciError::Unsupported {
-            what: (*field).to_owned(),
-        }),
-        None => Ok(()),
+            own.contains(Namespaces::NET),
+            value,
+            "only with a network namespace",
+        )?;
+        interface(name)?;
+        if let Some(new) = device.name().as_deref().filter(|new| !new.is_empty()) {
+            interface(new)?;
+        }
     }
+    if linux.intel_rdt().is_some() {
+        // It would be a different container if it were left out.
+        return Err(OciError::Unsupported {
+            what: "linux.intelRdt".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// As the kernel has it (dev_valid_name).
+fn interface(name: &str) -> Checked {
+    let fits = !name.is_empty() && name.len() < 16 && !matches!(name, "." | "..");
+    let plain = !name.contains(['/', ':', '\0']) && !name.contains(char::is_whitespace);
+    require(
+        "linux.netDevices",
+        fits && plain,
+        || quoted(name),
+        "names of interfaces, at most 15 bytes",
+    )
 }
 
 fn is_v2() -> bool {

@@ -366,6 +366,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "linux.netDevices.eth0.name: 1: a string",
     ),
     (
+        "/linux/netDevices",
+        r#"{"eth0":{}}"#,
+        r#"linux.netDevices: "eth0": only with a network namespace"#,
+    ),
+    (
         "/linux/resources/devices/0/access",
         r#""x""#,
         r#"linux.resources.devices[0].access: "x": letters of rwm"#,
@@ -468,7 +473,9 @@ fn told(config: &Value) -> Option<String> {
     let checked = parse::<Spec>(config.to_string().as_bytes(), "config.json", &mut |_| {});
     let checked = checked.and_then(|parsed| spec(&parsed));
     // What a type forbids is told with the file's name.
-    checked.err().map(|error| error.to_string().replacen("config.json: ", "", 1))
+    checked
+        .err()
+        .map(|error| error.to_string().replacen("config.json: ", "", 1))
 }
 
 fn set(config: &mut Value, pointer: &str, value: Value) {

@@ -37,7 +37,7 @@ pub(super) fn mount(
             check_proc(root, place.as_fd(), target, false)?;
             cgroupfs::mount(spec, root.fd.as_fd(), target, &options)
         }
-        kind => new_filesystem(root, kind, mount, target, options),
+        kind => new_filesystem(spec, root, kind, mount, target, options),
     }
 }
 
@@ -116,6 +116,7 @@ fn bind(
 }
 
 fn new_filesystem(
+    spec: &Spec,
     root: &mut Root,
     kind: &str,
     mount: &Mount,
@@ -143,6 +144,9 @@ fn new_filesystem(
         .source()
         .as_ref()
         .map(|source| source.to_string_lossy().into_owned());
+    if let Some(label) = label_of(spec).filter(|_| !matches!(kind, "proc" | "sysfs" | "mqueue")) {
+        options.data.push(format!("context={label}"));
+    }
     let mut data: Vec<&str> = options.data.iter().map(String::as_str).collect();
     // /dev is filled first and made read-only after.
     let read_only = options.set.contains(Attr::RDONLY);
@@ -158,6 +162,10 @@ fn new_filesystem(
     }
     let fs = newmount::new_filesystem(kind, source.as_deref(), &data, attr).step("mount", what())?;
     newmount::attach(fs.as_fd(), place.as_fd()).step("mount", what())?;
+    if let Some(label) = label_of(spec).filter(|_| kind == "mqueue") {
+        // It takes no option for it.
+        inroot::set_label(fs.as_fd(), label).step("label", what())?;
+    }
     if options.tmpcopyup {
         copy_up(place.as_fd(), fs.as_fd()).step("copy up", target.display())?;
     }
@@ -166,6 +174,11 @@ fn new_filesystem(
         root.late_readonly.push(fs);
     }
     Ok(())
+}
+
+fn label_of(spec: &Spec) -> Option<&str> {
+    let label = spec.linux().as_ref()?.mount_label().as_deref()?;
+    (!label.is_empty()).then_some(label)
 }
 
 /// Where a mount goes, made if it is missing.
