@@ -167,6 +167,9 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<(), OciError> {
     }
     empty(&container)?;
     container.cgroups.remove()?;
+    if let Ok(spec) = container.spec() {
+        crate::rdt::remove(&spec, id)?;
+    }
     if let Ok(spec) = container.spec()
         && let Some(all) = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref())
     {

@@ -20,6 +20,7 @@ use crate::init::{self, Inside};
 use crate::netdev;
 use crate::plan::Plan;
 use crate::process as process_settings;
+use crate::rdt;
 use crate::seccomp::Filter;
 use crate::sources;
 use crate::state::{self, Container};
@@ -168,6 +169,8 @@ fn make_process(options: CreateOptions<'_>, plan: &Plan, cgroups: &Cgroups, ear:
             let ended = matches!(process::has_ended(&pidfd), Ok(true));
             let said = if ended { channel.last_words() } else { None };
             kill(pid, &pidfd, sibling);
+            // What keeps it from going is what kept the container from coming.
+            let _ = rdt::remove(spec, plan.id());
             Err(said.unwrap_or(error))
         }
     }
@@ -190,6 +193,7 @@ fn attend(
         channel.tell(&Message::Mapped)?;
     }
     cgroups.join(pid)?;
+    rdt::join(spec, plan.id(), pid)?;
     netdev::move_all(spec, plan, pid)?;
     channel.tell(&Message::Joined)?;
     if let Some(socket) = mounts {

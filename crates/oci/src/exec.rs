@@ -116,8 +116,9 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
                 Some(listener) => listener.introduce(pid, number, &container.state(Status::Running, &spec)),
                 None => Err(OciError::InitLost),
             };
+            let joined = crate::rdt::join(&spec, &container.id, pid);
             let limited = maps_users.then_some(process);
-            let mut done = attend(&mut ours, &doors, pid, score, limited, &introduce);
+            let mut done = joined.and_then(|()| attend(&mut ours, &doors, pid, score, limited, &introduce));
             if done.is_err() {
                 // One that has ended by itself knows better than whoever ran into its end.
                 if matches!(proc::has_ended(&pidfd), Ok(true))

@@ -27,6 +27,7 @@ mod netdev;
 mod parse;
 mod plan;
 mod process;
+mod rdt;
 mod rootfs;
 mod seccomp;
 mod sources;

@@ -315,6 +315,10 @@ impl Plan {
         })
     }
 
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The state that hooks read (OCI runtime specification, "State").
     pub(crate) fn state(&self, status: &str, pid: u32) -> Value {
         json!({

@@ -72,13 +72,7 @@ pub(super) fn linux(spec: &Spec, own: Namespaces) -> Checked {
             interface(new)?;
         }
     }
-    if linux.intel_rdt().is_some() {
-        // It would be a different container if it were left out.
-        return Err(OciError::Unsupported {
-            what: "linux.intelRdt".to_owned(),
-        });
-    }
-    Ok(())
+    crate::rdt::check(spec)
 }
 
 /// As the kernel has it (dev_valid_name).
