@@ -84,7 +84,7 @@ fn group(root: &Path, wanted: &LinuxIntelRdt, id: &str) -> PathBuf {
 }
 
 fn monitor(root: &Path, wanted: &LinuxIntelRdt, id: &str) -> Option<PathBuf> {
-    let asked = wanted.enable_monitoring() == Some(true);
+    let asked = wanted.enable_monitoring().as_ref() == Some(&true);
     asked.then(|| group(root, wanted, id).join("mon_groups").join(id))
 }
 
