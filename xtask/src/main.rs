@@ -1,10 +1,11 @@
-//! The project's own checks, run by `./dev lint`: `cargo xtask layers` and `cargo xtask tidy`.
+//! The project's own checks, run by `./dev lint`: `cargo xtask layers`, `cargo xtask tidy` and `cargo xtask reference` (with `--write` it mends).
 //!
 //! Each check is a pure function from what was read to a list of complaints; only this file and the `read` functions touch
 //! the disk or start cargo, so that every rule has a test with a planted violation.
 #![forbid(unsafe_code)]
 
 mod layers;
+mod reference;
 mod tidy;
 
 use std::path::Path;
@@ -18,8 +19,9 @@ fn main() -> ExitCode {
     let result = match name.as_str() {
         "layers" => layers::run(root),
         "tidy" => tidy::run(root),
+        "reference" => reference::run(root, std::env::args().any(|argument| argument == "--write")),
         _ => {
-            eprintln!("usage: cargo xtask layers | tidy");
+            eprintln!("usage: cargo xtask layers | tidy | reference [--write]");
             return ExitCode::from(2);
         }
     };
