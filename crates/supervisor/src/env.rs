@@ -110,6 +110,11 @@ impl Env {
         }
     }
 
+    /// If somebody has asked for it.
+    pub(crate) fn told_so_far(&self) -> Option<&Told> {
+        self.told.get()
+    }
+
     /// One pass over the journal, for the few containers whose records leave it open what was told.
     pub(crate) async fn told(&self) -> &Told {
         self.told

@@ -177,14 +177,7 @@ impl Task {
             }
             self.save();
         }
-        for process in answer.processes.iter().filter(|p| !p.exec_id.is_empty()) {
-            self.adopt_exec(process, told);
-        }
-        for process in &answer.being_made {
-            if let Ok(exec) = process.exec_id.parse() {
-                self.join_exec(link.clone(), exec, process);
-            }
-        }
+        self.adopt_execs(&link, &answer, told);
         match (state, exit) {
             (State::Stopped, Some(status)) => self.stopped(status, exit_seq).await,
             (State::Stopped, None) => self.state = self.recorded_state(),
@@ -210,6 +203,29 @@ impl Task {
     fn tell_unless(&mut self, told: &Told, kind: EventKind) {
         if !told.has(self.incarnation, None, kind) {
             self.tell(kind);
+        }
+    }
+
+    /// Those that its shim has, and that are not known yet.
+    pub(super) fn take_on_execs(&mut self, link: &Link, answer: &wire::StateResponse) {
+        let env = self.env.clone();
+        let nothing = Told::default();
+        self.adopt_execs(link, answer, env.told_so_far().unwrap_or(&nothing));
+    }
+
+    fn adopt_execs(&mut self, link: &Link, answer: &wire::StateResponse, told: &Told) {
+        let is_new = |task: &Self, id: &str| id.parse().is_ok_and(|exec: ExecId| !task.execs.contains_key(&exec));
+        for process in &answer.processes {
+            if is_new(self, &process.exec_id) {
+                self.adopt_exec(process, told);
+            }
+        }
+        for process in &answer.being_made {
+            if let Ok(exec) = process.exec_id.parse()
+                && is_new(self, &process.exec_id)
+            {
+                self.join_exec(link.clone(), exec, process);
+            }
         }
     }
 

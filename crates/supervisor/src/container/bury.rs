@@ -43,7 +43,12 @@ impl Task {
                     return Fact::Relinked(None);
                 }
                 match answering(&env, &folder, process.clone(), &facts).await {
-                    Ok(link) => return Fact::Relinked(Some(link)),
+                    Ok((link, answer)) => {
+                        if answer.processes.iter().any(|p| !p.exec_id.is_empty()) {
+                            env.told().await;
+                        }
+                        return Fact::Relinked(Some((link, answer)));
+                    }
                     // Nobody listens and there is no process to see: it is gone.
                     Err(_) if process.is_fake() => return Fact::Relinked(None),
                     Err(error) => {
@@ -59,11 +64,13 @@ impl Task {
         });
     }
 
-    pub(super) fn relinked(&mut self, link: Option<Link>) {
+    pub(super) fn relinked(&mut self, link: Option<(Link, wire::StateResponse)>) {
         match link {
             // A removal does without.
             _ if self.removing => {}
-            Some(link) => {
+            Some((link, answer)) => {
+                // What this daemon did not know because its shim was mute when it was adopted, or sent over the lost connection.
+                self.take_on_execs(&link, &answer);
                 let client = link.client.clone();
                 let lost = link.client.is_gone().then_some(link.number);
                 self.link = Some(link);
@@ -101,14 +108,14 @@ async fn answering(
     folder: &Arc<Folder>,
     process: Arc<ShimProcess>,
     facts: &mpsc::Sender<Fact>,
-) -> Result<Link, String> {
+) -> Result<(Link, wire::StateResponse), String> {
     let link = connect(env, folder, process, facts).await?;
     let deadline = env.config().shim.adopt_timeout;
     let asked = link
         .client
         .call::<wire::StateResponse>(Method::State, &wire::StateRequest {}, deadline)
         .await;
-    asked.map(|_| link).map_err(|e| e.to_string())
+    asked.map(|answer| (link, answer)).map_err(|e| e.to_string())
 }
 
 /// A connection to the shim that serves this folder. Nothing was asked over it yet.

@@ -128,7 +128,7 @@ pub(crate) enum Fact {
     /// The connection of this number has ended.
     ShimGone(u64),
     /// The shim was found again, or it is sure that it is gone.
-    Relinked(Option<Link>),
+    Relinked(Option<(Link, wire::StateResponse)>),
     /// How the init ended, found out without a shim.
     Buried(ExitStatus),
     /// It was resumed so that it can die.

@@ -335,7 +335,17 @@ async fn a_start_that_an_earlier_daemon_sent_is_this_one() {
 /// SIGKILL of a daemon right after it has sent an exec: the next one answers its request and tells its end.
 #[test]
 fn an_exec_that_an_earlier_daemon_sent_is_this_one() {
-    let (place, world) = (Place::new("exec-sent"), World::new());
+    exec_of_an_earlier_daemon("exec-sent", false);
+}
+
+/// The same with a shim that does not answer the next daemon at first.
+#[test]
+fn an_exec_that_an_earlier_daemon_sent_is_found_when_its_shim_answers_again() {
+    exec_of_an_earlier_daemon("exec-mute", true);
+}
+
+fn exec_of_an_earlier_daemon(name: &str, mute: bool) {
+    let (place, world) = (Place::new(name), World::new());
     let daemon = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -351,9 +361,21 @@ fn an_exec_that_an_earlier_daemon_sent_is_this_one() {
     drop(first);
     let shim = world.shim("default/kept");
     shim.makes("e", "r");
+    shim.be_mute(mute);
     daemon().block_on(async {
-        let supervisor = place.daemon(&world, place.config()).await;
+        let mut config = place.config();
+        config.shim.adopt_timeout = Duration::from_millis(500);
+        let supervisor = place.daemon(&world, config).await;
         supervisor.adopted().await;
+        shim.be_mute(false);
+        let knows_it = async {
+            while supervisor.get(key("kept"), false).await.unwrap().execs.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), knows_it)
+            .await
+            .expect("found");
         let exec = |request: &str| {
             let spec = berth_supervisor::ExecSpec {
                 exec_id: None,
