@@ -10,7 +10,7 @@
 //! signals beside each other;
 //! while a create or an exec runs no unknown child is reaped, because it may be the one whose pid we learn a moment later.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use berth_sys::process;
@@ -160,6 +160,10 @@ impl Shim {
             let operation = task.op.name();
             let outcome = match Report::receive(task.reports.as_fd()) {
                 Ok(Received::Nothing) => return,
+                Ok(Received::Fifos(fds)) => {
+                    self.task_fifos(id, fds);
+                    continue;
+                }
                 Ok(Received::Report(Report {
                     created: Some(created), ..
                 })) => {
@@ -234,6 +238,20 @@ impl Shim {
                 },
                 false,
             );
+        }
+    }
+
+    fn task_fifos(&mut self, id: u32, fds: Vec<OwnedFd>) {
+        let Some(task) = self.tasks.iter_mut().find(|task| task.id == id) else {
+            return;
+        };
+        let (Op::Create { child, .. } | Op::Exec { child }) = task.op else {
+            return;
+        };
+        let child = self.children.iter_mut().find(|one| one.id == child);
+        if let Some(Err(error)) = child.map(|child| child.stdio.take_fifos(fds)) {
+            task.creator.kill();
+            task.broken = Some(error);
         }
     }
 

@@ -15,7 +15,7 @@ use berth_wire::shim::{self, ExecOverrides, driver::Kind};
 use super::report::{Created, Failed, Report, StageTime};
 use super::{Setting, process_json};
 use crate::cgroup::Place;
-use crate::stdio::Ends;
+use crate::stdio::{Ends, Opened};
 
 #[derive(Debug)]
 pub enum Job {
@@ -210,8 +210,8 @@ impl At<'_> {
     fn create(&mut self, call: &Call<'_>, ends: Option<&Ends>) -> Result<(), Failed> {
         let setting = self.setting;
         let console = self.console(ends);
-        let file = opened(ends)?;
-        let stdio = stdio(ends, file.as_ref(), console.as_deref())?;
+        let opened = self.opened(ends)?;
+        let stdio = stdio(ends, opened.as_ref(), console.as_deref())?;
         if !setting.rootfs.is_empty() {
             self.stage("rootfs", |_| {
                 runtime::mount_rootfs(&setting.bundle, &rootfs(&setting.rootfs))
@@ -236,8 +236,8 @@ impl At<'_> {
 
     fn exec(&mut self, call: &Call<'_>, exec: &Exec, ends: Option<&Ends>) -> Result<(), Failed> {
         let console = self.console(ends);
-        let file = opened(ends)?;
-        let stdio = stdio(ends, file.as_ref(), console.as_deref())?;
+        let opened = self.opened(ends)?;
+        let stdio = stdio(ends, opened.as_ref(), console.as_deref())?;
         let process = process_json::for_exec(exec, &self.setting.folder)?;
         let args = ExecArgs {
             call: *call,
@@ -259,9 +259,36 @@ impl At<'_> {
 
     fn console(&self, ends: Option<&Ends>) -> Option<PathBuf> {
         match ends {
-            Some(Ends::Console(name)) => Some(self.work.join(name)),
-            Some(Ends::Fds { .. } | Ends::File(_)) | None => None,
+            Some(Ends::Console { name, .. }) => Some(self.work.join(name)),
+            Some(Ends::Fds { .. } | Ends::File(_) | Ends::Fifo(_)) | None => None,
         }
+    }
+
+    /// What is named by a path is opened here, because a disk may hold whoever opens it; the loop gets its ends before there is a
+    /// process.
+    fn opened(&self, ends: Option<&Ends>) -> Result<Option<[OwnedFd; 3]>, Failed> {
+        let opened = match ends {
+            Some(Ends::File(path)) => {
+                let problem = |error| {
+                    failed(
+                        ErrorCode::InvalidArgument,
+                        format!("stdio: {}: {error}", path.display()),
+                    )
+                };
+                return open_log(path).map(Some).map_err(problem);
+            }
+            Some(Ends::Fifo(fifos)) => fifos.open_plain(),
+            Some(Ends::Console { fifos: Some(fifos), .. }) => fifos.open_terminal(),
+            Some(Ends::Fds { .. } | Ends::Console { fifos: None, .. }) | None => return Ok(None),
+        };
+        let Opened { given, kept } = opened.map_err(|error| Failed {
+            code: error.code(),
+            message: error.to_string(),
+            ..Failed::default()
+        })?;
+        let unable = |error| failed(ErrorCode::Internal, format!("stdio: hand over FIFOs: {error}"));
+        Report::send_fifos(self.shim, &kept).map_err(unable)?;
+        Ok(given)
     }
 
     fn tell_created(&mut self, pid: u32) -> Result<(), Failed> {
@@ -400,36 +427,32 @@ fn rootfs(mounts: &[shim::Mount]) -> Vec<runtime::RootfsMount> {
     mounts.iter().map(mount).collect()
 }
 
-/// A file for the output is opened here, because a disk may hold whoever opens it.
-fn opened(ends: Option<&Ends>) -> Result<Option<(OwnedFd, OwnedFd)>, Failed> {
-    let Some(Ends::File(path)) = ends else { return Ok(None) };
-    let open = || {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
-        Ok::<_, std::io::Error>((file::dev_null()?, file.into()))
-    };
-    let failed = |error| {
-        failed(
-            ErrorCode::InvalidArgument,
-            format!("stdio: {}: {error}", path.display()),
-        )
-    };
-    open().map(Some).map_err(failed)
+/// A file for the output of a process.
+fn open_log(path: &Path) -> std::io::Result<[OwnedFd; 3]> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let stdout: OwnedFd = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path)?
+        .into();
+    let stderr = file::duplicate(&stdout)?;
+    Ok([file::dev_null()?, stdout, stderr])
 }
 
 fn stdio<'a>(
     ends: Option<&'a Ends>,
-    file: Option<&'a (OwnedFd, OwnedFd)>,
+    opened: Option<&'a [OwnedFd; 3]>,
     console: Option<&'a Path>,
 ) -> Result<runtime::Stdio<'a>, Failed> {
     use std::os::fd::AsFd;
-    if let Some((null, file)) = file {
+    if let Some([stdin, stdout, stderr]) = opened {
         return Ok(runtime::Stdio::Fds {
-            stdin: null.as_fd(),
-            stdout: file.as_fd(),
-            stderr: file.as_fd(),
+            stdin: stdin.as_fd(),
+            stdout: stdout.as_fd(),
+            stderr: stderr.as_fd(),
         });
     }
     match (ends, console) {

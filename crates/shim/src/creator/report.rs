@@ -1,7 +1,7 @@
-//! What a creator tells the loop, one message each: `created` as soon as there is a process, then `done` or `failed`.
+//! What a creator tells the loop, one message each: FIFOs that it has opened, `created` as soon as there is a process, then `done` or `failed`.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use berth_sys::socket;
 use berth_wire::shim;
@@ -24,6 +24,9 @@ pub struct Report {
     /// Of a delete: what could not be removed.
     #[prost(string, repeated, tag = "5")]
     pub left: Vec<String>,
+    /// The message has the loop's ends of FIFOs with it.
+    #[prost(bool, tag = "6")]
+    pub fifos: bool,
 }
 
 pub use shim::StageTime;
@@ -78,15 +81,31 @@ impl Report {
         let _ = socket::send(to, &self.encode_to_vec());
     }
 
+    /// What was opened for the loop. An error: it is gone, or the system has no memory for them.
+    pub fn send_fifos(to: impl AsFd, fds: &[OwnedFd]) -> io::Result<()> {
+        let report = Report {
+            fifos: true,
+            ..Report::default()
+        };
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        socket::send_fds(to, &report.encode_to_vec(), &fds).map(|_| ())
+    }
+
     /// The next report. Ok(None) = not yet; `gone` = no more will come.
     pub fn receive(from: impl AsFd) -> io::Result<Received> {
         // Not on the stack: its pages would stay the shim's for ever.
         let mut buffer = vec![0; LIMIT];
         match socket::recv_fds(from, &mut buffer) {
             Ok(received) if received.len == 0 => Ok(Received::Gone),
-            Ok(received) => Report::decode(&buffer[..received.len])
-                .map(Received::Report)
-                .map_err(|source| io::Error::new(io::ErrorKind::InvalidData, source)),
+            Ok(received) => {
+                let report = Report::decode(&buffer[..received.len])
+                    .map_err(|source| io::Error::new(io::ErrorKind::InvalidData, source))?;
+                Ok(if report.fifos {
+                    Received::Fifos(received.fds)
+                } else {
+                    Received::Report(report)
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Received::Nothing),
             Err(error) => Err(error),
         }
@@ -98,6 +117,7 @@ pub enum Received {
     Nothing,
     Gone,
     Report(Report),
+    Fifos(Vec<OwnedFd>),
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use super::{fifo, io as failed, nonblocking};
+use super::{io as failed, nonblocking};
 use crate::error::Error;
 use crate::watch::{Part, Poll, Token, Want, Watched};
 
@@ -85,8 +85,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    pub fn open(path: &str, owner: u32, poll: &Poll) -> Result<Feed, Error> {
-        let (reader, hold) = fifo::for_input(path)?;
+    /// The reader is non-blocking.
+    pub fn new(reader: OwnedFd, hold: OwnedFd, owner: u32, poll: &Poll) -> Result<Feed, Error> {
         let fd = poll.watch(reader, Token::Io(owner, Part::Feed), Want::NONE);
         Ok(Feed {
             fd: fd.map_err(failed("FIFO"))?,

@@ -19,12 +19,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use berth_sys::{file, pipe::pipe, pty};
-use berth_wire::shim::{Format, Log, Stdio as Spec, stdio::To};
+use berth_wire::shim::{Fifo, Format, Log, Stdio as Spec, stdio::To};
 
 use crate::error::Error;
 use crate::watch::{Part, Poll, Token, Want};
 use crate::writer::{self, Ring, Stream};
 use console::Console;
+use fifo::{Awaited, Kept};
+pub use fifo::{Fifos, Opened};
 use inlet::{Feed, Inlet};
 use output::{Output, Sink};
 
@@ -36,8 +38,13 @@ pub enum Ends {
         stdout: OwnedFd,
         stderr: OwnedFd,
     },
-    /// Name of the console socket in the container's folder.
-    Console(String),
+    Console {
+        /// Of the console socket in the container's folder.
+        name: String,
+        fifos: Option<Fifos>,
+    },
+    /// The creator opens them.
+    Fifo(Fifos),
     /// Both output streams are appended to it; the creator opens it.
     File(PathBuf),
 }
@@ -61,6 +68,20 @@ pub struct Stdio {
     /// Keep container's output FIFOs writable while nobody reads, and what was written readable.
     _output_holds: Vec<OwnedFd>,
     wants_input: bool,
+    /// FIFOs that the creator opens.
+    awaited: Option<Awaited>,
+}
+
+/// No descriptor is left.
+const EMFILE: i32 = 24;
+
+fn fifos(fifo: &Fifo) -> Fifos {
+    Fifos {
+        stdin: fifo.stdin.clone(),
+        stdout: fifo.stdout.clone(),
+        stderr: fifo.stderr.clone(),
+        owner: (fifo.uid, fifo.gid),
+    }
 }
 
 fn bad(problem: impl Into<String>) -> Error {
@@ -98,6 +119,7 @@ impl Stdio {
             stdin_hold: None,
             _output_holds: Vec::new(),
             wants_input: matches!(to, To::Log(Log { stdin: true, .. })),
+            awaited: None,
         };
         let ends = if spec.terminal {
             stdio.open_terminal(to, folder)?
@@ -108,16 +130,22 @@ impl Stdio {
     }
 
     fn open_terminal(&mut self, to: &To, folder: &Rc<OwnedFd>) -> Result<Ends, Error> {
-        if let To::Fifo(fifo) = to
-            && !fifo.stdin.is_empty()
-        {
-            self.feed = Some(Feed::open(&fifo.stdin, self.owner, &self.poll)?);
-            self.wants_input = true;
-        }
+        let fifos = if let To::Fifo(fifo) = to {
+            self.wants_input = !fifo.stdin.is_empty();
+            self.awaited = Some(Awaited {
+                terminal: true,
+                stdin: !fifo.stdin.is_empty(),
+                stdout: !fifo.stdout.is_empty(),
+                stderr: false,
+            });
+            Some(fifos(fifo))
+        } else {
+            None
+        };
         let console = Console::listen(folder, self.owner, &self.poll)?;
         let name = console.name().to_owned();
         self.console = Some(console);
-        Ok(Ends::Console(name))
+        Ok(Ends::Console { name, fifos })
     }
 
     fn open_plain(&mut self, to: &To) -> Result<Ends, Error> {
@@ -129,29 +157,13 @@ impl Stdio {
                 stderr: null()?,
             }),
             To::Fifo(fifo) => {
-                let owner = (fifo.uid, fifo.gid);
-                let stdin = if fifo.stdin.is_empty() {
-                    null()?
-                } else {
-                    let (given, hold) = fifo::for_input(&fifo.stdin)?;
-                    fifo::give(&given, owner)?;
-                    self.stdin_hold = Some(hold);
-                    fifo::blocking(given)?
-                };
-                let mut output = |path: &str| {
-                    if path.is_empty() {
-                        return null();
-                    }
-                    let (given, hold) = fifo::for_output(path)?;
-                    fifo::give(&given, owner)?;
-                    self._output_holds.push(hold);
-                    fifo::blocking(given)
-                };
-                Ok(Ends::Fds {
-                    stdin,
-                    stdout: output(&fifo.stdout)?,
-                    stderr: output(&fifo.stderr)?,
-                })
+                self.awaited = Some(Awaited {
+                    terminal: false,
+                    stdin: !fifo.stdin.is_empty(),
+                    stdout: !fifo.stdout.is_empty(),
+                    stderr: !fifo.stderr.is_empty(),
+                });
+                Ok(Ends::Fifo(fifos(fifo)))
             }
             To::File(file) => {
                 if !file.path.starts_with('/') {
@@ -200,6 +212,33 @@ impl Stdio {
         self.master = Some(master);
         self.pump();
         Ok(true)
+    }
+
+    /// The loop's ends of the FIFOs, which a creator has opened; before there is a process.
+    pub fn take_fifos(&mut self, fds: Vec<OwnedFd>) -> Result<(), Error> {
+        let Some(awaited) = self.awaited.take() else {
+            return Ok(());
+        };
+        let missing = || io("FIFO")(std::io::Error::from_raw_os_error(EMFILE));
+        let Kept {
+            feed,
+            sink,
+            stdin_hold,
+            output_holds,
+        } = awaited.take(fds).ok_or_else(missing)?;
+        if let Some((reader, hold)) = feed {
+            self.feed = Some(Feed::new(reader, hold, self.owner, &self.poll)?);
+        }
+        if awaited.terminal {
+            let sink = sink.map_or(Ok(Sink::Nowhere), |(writer, hold)| {
+                Sink::fifo(writer, hold, self.owner, &self.poll)
+            });
+            self.output.set_sink(sink?);
+        }
+        self.stdin_hold = stdin_hold;
+        self._output_holds = output_holds;
+        self.pump();
+        Ok(())
     }
 
     /// Width and height of its terminal.
@@ -317,17 +356,7 @@ fn size(asked: u32, default: u16) -> Result<u16, Error> {
 
 fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Result<Sink, Error> {
     match to {
-        To::Fifo(fifo) if terminal && !fifo.stdout.is_empty() => {
-            let (write, hold) = fifo::for_output(&fifo.stdout)?;
-            let fd = poll
-                .watch(write, Token::Io(owner, Part::Sink), Want::NONE)
-                .map_err(io("FIFO"))?;
-            Ok(Sink::Fifo {
-                fd: Some(fd),
-                pending: Default::default(),
-                _hold: hold,
-            })
-        }
+        To::Fifo(_) if terminal => Ok(Sink::Awaited),
         To::File(_) | To::Logger(_) if terminal => Err(bad("a terminal's output can't go to a file or a logger yet")),
         To::Null(_) | To::Fifo(_) | To::File(_) | To::Logger(_) => Ok(Sink::Nowhere),
         To::Log(log) => {

@@ -34,6 +34,8 @@ struct Source {
 #[derive(Debug)]
 pub enum Sink {
     Nowhere,
+    /// A creator is about to open it.
+    Awaited,
     /// The FIFO's writer is given up at the end, so that its readers see one; what they have not read yet is held till the delete.
     Fifo {
         fd: Option<Watched>,
@@ -79,6 +81,10 @@ impl Output {
             sources: Vec::new(),
             sink,
         }
+    }
+
+    pub fn set_sink(&mut self, sink: Sink) {
+        self.sink = sink;
     }
 
     pub fn add(&mut self, stream: Stream, fd: OwnedFd, owner: u32, poll: &Poll) -> Result<(), Error> {
@@ -129,7 +135,7 @@ impl Output {
 
     pub fn is_drained(&self) -> bool {
         let sunk = match &self.sink {
-            Sink::Nowhere => true,
+            Sink::Nowhere | Sink::Awaited => true,
             Sink::Fifo { pending, .. } => pending.is_empty(),
             Sink::Ring(kept) => kept.writer.is_none(),
         };
@@ -139,14 +145,14 @@ impl Output {
     pub fn ring(&self) -> Option<&Ring> {
         match &self.sink {
             Sink::Ring(kept) => Some(&kept.ring),
-            Sink::Nowhere | Sink::Fifo { .. } => None,
+            Sink::Nowhere | Sink::Awaited | Sink::Fifo { .. } => None,
         }
     }
 
     pub fn writer(&self) -> Option<u32> {
         match &self.sink {
             Sink::Ring(kept) => kept.writer.map(i32::unsigned_abs),
-            Sink::Nowhere | Sink::Fifo { .. } => None,
+            Sink::Nowhere | Sink::Awaited | Sink::Fifo { .. } => None,
         }
     }
 
@@ -173,6 +179,16 @@ impl Output {
 }
 
 impl Sink {
+    /// The writer is non-blocking.
+    pub fn fifo(writer: OwnedFd, hold: OwnedFd, owner: u32, poll: &Poll) -> Result<Sink, Error> {
+        let fd = poll.watch(writer, Token::Io(owner, Part::Sink), Want::NONE);
+        Ok(Sink::Fifo {
+            fd: Some(fd.map_err(failed("FIFO"))?),
+            pending: VecDeque::new(),
+            _hold: hold,
+        })
+    }
+
     fn take_from(&mut self, source: &mut Source) -> Turn {
         match self {
             Sink::Nowhere => {
@@ -186,6 +202,7 @@ impl Sink {
                 }
                 Turn::More
             }
+            Sink::Awaited => Turn::Blocked,
             Sink::Fifo { .. } => self.relay(source),
             Sink::Ring(kept) => {
                 for _ in 0..TURN {
@@ -229,7 +246,7 @@ impl Sink {
                 kept.ring.finish();
                 kept.finished = true;
             }
-            Sink::Nowhere | Sink::Fifo { .. } | Sink::Ring(_) => {}
+            Sink::Nowhere | Sink::Awaited | Sink::Fifo { .. } | Sink::Ring(_) => {}
         }
     }
 

@@ -535,3 +535,66 @@ fn a_signal_to_all_reaches_every_process_once_for_each_request() {
         assert_eq!(it.log().matches("other").count(), 1);
     });
 }
+
+/// A file system whose server never answers.
+struct Mute {
+    server: std::process::Child,
+    point: std::path::PathBuf,
+}
+
+impl Mute {
+    /// None where there is no FUSE.
+    fn mount(point: std::path::PathBuf) -> Option<Mute> {
+        fs::create_dir_all(&point).unwrap();
+        let line = "exec 3<>/dev/fuse && mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 mute \"$0\" && exec sleep 1000";
+        let mut server = std::process::Command::new("/bin/sh")
+            .arg("-c")
+            .arg(line)
+            .arg(&point)
+            .spawn()
+            .unwrap();
+        let mounted = || {
+            fs::read_to_string("/proc/self/mountinfo")
+                .unwrap()
+                .contains(point.to_str().unwrap())
+        };
+        until("mounted, or it can't be", || {
+            mounted() || matches!(server.try_wait(), Ok(Some(_)))
+        });
+        mounted().then_some(Mute { server, point })
+    }
+}
+
+impl Drop for Mute {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.point).status();
+    }
+}
+
+#[test]
+fn a_fifo_on_a_disk_that_hangs_holds_its_own_create_only() {
+    let mut it = Box::new(&runtimes()[0]);
+    let Some(mute) = Mute::mount(it.dir.join("mute")) else {
+        it.end();
+        return eprintln!("skipped: no FUSE");
+    };
+    let fifo = berth_wire::shim::Fifo {
+        stdout: mute.point.join("fifo").to_str().unwrap().into(),
+        ..berth_wire::shim::Fifo::default()
+    };
+    let request = it.request(to(To::Fifo(fifo)), true);
+    let create = it.conn.send(Method::Create, &request);
+    assert_eq!(it.state().state(), State::Creating);
+    let delete = DeleteRequest {
+        force: true,
+        ..DeleteRequest::default()
+    };
+    let deleted = it.conn.send(Method::Delete, &delete);
+    let (message, _) = it.conn.answer::<CreateResponse>(create).unwrap_err();
+    assert!(message.contains("given up"), "{message}");
+    it.conn.answer::<DeleteResponse>(deleted).unwrap();
+    drop(mute);
+    it.end();
+}
