@@ -220,7 +220,8 @@ impl Shim {
         let drains = self
             .children
             .iter()
-            .filter(|child| !child.told)
+            // One that a creator is still at work on is told when that has ended, which wakes the loop.
+            .filter(|child| !child.told && !child.busy)
             .filter_map(|child| child.drain_by);
         let others = [
             self.oom.as_ref().and_then(|oom| oom.look_again),
