@@ -392,6 +392,8 @@ fn sink(to: &To, owner: u32, poll: &Poll, terminal: bool, logged: bool) -> Resul
                 room,
                 finished: false,
                 deaths: 0,
+                written: 0,
+                given_up: false,
             })))
         }
     }

@@ -52,7 +52,12 @@ pub struct Kept {
     pub room: Option<Watched>,
     /// The ring was told that no more comes.
     pub finished: bool,
+    /// Since a writer has written something.
     pub deaths: u32,
+    /// What was written at the last death.
+    pub written: u64,
+    /// Its files are being removed.
+    pub given_up: bool,
 }
 
 impl fmt::Debug for Kept {
@@ -161,7 +166,7 @@ impl Output {
         if let Sink::Ring(kept) = &mut self.sink
             && let Some(writer) = kept.writer
         {
-            kept.deaths = DEATHS;
+            kept.given_up = true;
             // It leads a process group of its own.
             let _ = berth_sys::process::kill_group(writer.unsigned_abs());
         }
@@ -170,10 +175,20 @@ impl Output {
     pub fn writer_ended(&mut self, ok: bool) {
         let Sink::Ring(kept) = &mut self.sink else { return };
         kept.writer = None;
-        kept.deaths += 1;
-        if (!ok || !kept.finished) && kept.deaths < DEATHS {
-            // A fork that fails now leaves the output unwritten but the container running.
+        if ok && kept.finished {
+            return;
+        }
+        let written = kept.ring.written();
+        // A container may live for years: only those count that come one right after the other.
+        kept.deaths = if written > kept.written { 1 } else { kept.deaths + 1 };
+        kept.written = written;
+        if !kept.given_up && kept.deaths < DEATHS {
             kept.writer = kept.ring.spawn().unwrap_or_default();
+        }
+        if kept.writer.is_none() {
+            // The output is not written, but the container runs on.
+            kept.ring.abandon();
+            self.pump();
         }
     }
 }

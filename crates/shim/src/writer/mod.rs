@@ -85,6 +85,8 @@ pub struct Ring {
     dropped: u64,
     /// Where the last [`Ring::read`] found its frame: the next one is there or right behind it.
     hint: Cell<u64>,
+    /// There is no writer and will be none: it is a window like one without a file.
+    abandoned: bool,
 }
 
 impl Ring {
@@ -100,6 +102,7 @@ impl Ring {
             end: 0,
             dropped: 0,
             hint: Cell::new(0),
+            abandoned: false,
         })
     }
 
@@ -171,6 +174,9 @@ impl Ring {
         self.shared.set_frame(self.head, &frame);
         self.head += frame.span();
         self.end += frame.len;
+        if self.abandoned {
+            self.dropped += frame.len;
+        }
         self.shared.head().store(self.head, SeqCst);
         if self.shared.writer_sleeps().swap(0, SeqCst) == 1 {
             self.data.notify()?;
@@ -181,8 +187,8 @@ impl Ring {
     /// Room that the writer does not need any more.
     fn free(&self) -> u64 {
         match self.options.dir {
-            Some(_) => self.shared.capacity - (self.head - self.shared.progress().tail),
-            None => self.shared.capacity,
+            Some(_) if !self.abandoned => self.shared.capacity - (self.head - self.shared.progress().tail),
+            Some(_) | None => self.shared.capacity,
         }
     }
 
@@ -243,6 +249,27 @@ impl Ring {
             at += frame.span();
         }
         None
+    }
+
+    /// Nobody will write it any more: from now on it counts as dropped, and the container does not wait.
+    pub fn abandon(&mut self) {
+        if std::mem::replace(&mut self.abandoned, true) {
+            return;
+        }
+        let progress = self.shared.progress();
+        let mut at = progress.tail;
+        let mut unwritten = 0;
+        while at < self.head {
+            let frame = self.shared.frame(at);
+            unwritten += frame.len;
+            at += frame.span();
+        }
+        self.dropped += unwritten.saturating_sub(progress.within);
+    }
+
+    /// Bytes of frames that the writer is done with.
+    pub fn written(&self) -> u64 {
+        self.shared.progress().tail
     }
 
     pub fn finish(&mut self) {

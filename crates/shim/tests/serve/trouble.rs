@@ -598,3 +598,63 @@ fn a_fifo_on_a_disk_that_hangs_holds_its_own_create_only() {
     drop(mute);
     it.end();
 }
+
+#[test]
+fn an_exit_that_waits_for_the_end_of_a_start_does_not_spin() {
+    let mut it = Box::new(&runtimes()[0]);
+    it.config(&["/bin/true"], |config| {
+        let hook = serde_json::json!({ "path": "/bin/sleep", "args": ["sleep", "2"] });
+        config["hooks"] = serde_json::json!({ "poststart": [hook] });
+    });
+    let mut request = it.request(null(), true);
+    request.drain_timeout_ms = 100;
+    let before = process::stat(it.shim).unwrap().cpu_ticks;
+    it.conn.call::<CreateResponse>(Method::Create, &request).unwrap();
+    let used = process::stat(it.shim).unwrap().cpu_ticks - before;
+    assert!(used < 50, "{used} ticks");
+    assert_eq!(it.exit().code, 0);
+    it.end();
+}
+
+fn kill_writer(it: &Box) {
+    let writer = || {
+        let children = process::children(it.shim).unwrap();
+        let is_writer = |pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "berth-writer")
+                && process::stat(*pid).is_ok_and(|stat| stat.state != 'Z')
+        };
+        children.into_iter().find(is_writer)
+    };
+    until("a writer", || writer().is_some());
+    let pid = writer().unwrap();
+    let pidfd = process::pidfd_open(pid).unwrap();
+    process::pidfd_send_signal(&pidfd, signal::SIGKILL).unwrap();
+    until("gone", || writer() != Some(pid));
+}
+
+#[test]
+fn writers_that_die_now_and_then_are_always_made_again() {
+    let mut it = Box::new(&runtimes()[0]);
+    it.shell("while :; do echo x; sleep 0.02; done");
+    it.run(to(To::Log(log(&it))));
+    for _ in 0..8 {
+        let before = it.log().len();
+        until("it grows", || it.log().len() > before);
+        kill_writer(&it);
+    }
+    it.end();
+}
+
+#[test]
+fn a_log_that_no_writer_can_write_does_not_hold_the_container() {
+    let mut it = Box::new(&runtimes()[0]);
+    it.shell("until [ -e /tmp/go ]; do sleep 0.02; done; seq 200000; exit 3");
+    it.run(to(To::Log(log(&it))));
+    for _ in 0..5 {
+        kill_writer(&it);
+    }
+    fs::write(it.dir.join("bundle/rootfs/tmp/go"), "").unwrap();
+    assert_eq!(it.exit().code, 3);
+    assert!(it.state().log_dropped_bytes > 1_000_000);
+    it.end();
+}
