@@ -25,14 +25,14 @@ pub fn run(daemon: OwnedFd) -> Result<(), Error> {
     warm();
     let mut buffer = [0; LIMIT];
     loop {
-        let mut received = socket::recv_fds(&daemon, &mut buffer).map_err(io("socket"))?;
+        let received = socket::recv_fds(&daemon, &mut buffer).map_err(io("socket"))?;
         if received.len == 0 {
             return Ok(());
         }
         let request = ForkRequest::decode(&buffer[..received.len]);
-        let (Ok(request), Some(first), Some(folder), false) =
-            (request, received.fds.pop(), received.fds.pop(), received.truncated)
-        else {
+        // Not one more: it would stay open in the shim for its life.
+        let fds: Result<[OwnedFd; 2], _> = received.fds.try_into();
+        let (Ok(request), Ok([folder, first]), false) = (request, fds, received.truncated) else {
             return Err(Error::Invalid {
                 operation: "template",
                 problem: "a request that is none".into(),
