@@ -109,6 +109,12 @@ pub fn clone_process(options: CloneOptions<'_>) -> io::Result<Cloned> {
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
+    let tid_address = crate::process::tid_address();
+    if tid_address != 0 {
+        // Or abort and raise in the child mean its maker's thread.
+        args.flags |= (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as u64;
+        args.child_tid = tid_address as u64;
+    }
     if options.sibling {
         args.flags |= libc::CLONE_PARENT as u64;
         // A sibling's exit signal is the caller's own; the kernel refuses another.

@@ -5,18 +5,17 @@
 //! execve is an error of [`spawn`], not an exit status.
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    ffi::OsStr,
     fs::File,
     io::{self, Read},
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-        unix::ffi::OsStrExt,
-    },
+    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::process::{self, Exec};
 
 /// What to run.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ pub struct Program<'a> {
 /// A program that runs. Dropping it leaves it running and unreaped.
 #[derive(Debug)]
 pub struct Running {
-    pid: i32,
+    pid: u32,
     pidfd: OwnedFd,
 }
 
@@ -121,123 +120,30 @@ impl Capture {
 
 /// Starts the program. An error is the reason why it could not be executed, or why no process could be made for it.
 pub fn spawn(program: &Program<'_>) -> io::Result<Running> {
-    // Everything that allocates happens before the fork: another thread may hold the allocator's lock.
-    let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let path = c(program.path.as_os_str().as_bytes())?;
-    let args = program
-        .args
-        .iter()
-        .map(|arg| c(arg.as_bytes()))
-        .collect::<io::Result<Vec<_>>>()?;
-    let env = program
-        .env
-        .iter()
-        .map(|var| c(var.as_bytes()))
-        .collect::<io::Result<Vec<_>>>()?;
-    let name = program.name.map(|name| c(name.as_bytes())).transpose()?;
-    let mut argv = vec![name.as_ref().unwrap_or(&path).as_ptr()];
-    argv.extend(args.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]));
-    let mut envp: Vec<_> = env.iter().map(|var| var.as_ptr()).collect();
-    envp.push(std::ptr::null());
-
-    // Above fds 0 to 2, whatever the caller has closed, so that the child's dup2 can't hit them.
-    let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
-    let stdio = [
-        high(program.stdio[0])?,
-        high(program.stdio[1])?,
-        high(program.stdio[2])?,
-    ];
-    let (failure, low) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let report = high(low.as_fd())?;
-    drop(low);
-    let parent = rustix::process::getpid().as_raw_nonzero().get();
-
-    // SAFETY: the child calls only async-signal-safe functions, on memory prepared above, and ends in execve or _exit.
-    let pid = unsafe { libc::fork() };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if pid == 0 {
-        let stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
-        // SAFETY: we are the child; argv and envp are null-terminated arrays of C strings that are still alive.
-        unsafe { become_program(&path, &argv, &envp, stdio, report.as_raw_fd(), parent) }
-    }
-    drop(report);
-    let mut errno = [0; 4];
-    let told = File::from(failure).read_exact(&mut errno);
-    if told.is_ok() {
-        reap(pid);
-        return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
-    }
-    let pidfd = rustix::process::Pid::from_raw(pid)
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-        .and_then(|pid| Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?));
-    match pidfd {
+    let name = program.name.unwrap_or(program.path.as_os_str());
+    let args: Vec<&OsStr> = std::iter::once(name).chain(program.args.iter().copied()).collect();
+    let env: Vec<&OsStr> = program.env.iter().map(OsStr::new).collect();
+    let [stdin, stdout, stderr] = program.stdio;
+    let exec = Exec {
+        program: process::Program::Path(program.path),
+        args: &args,
+        env: &env,
+        fds: &[(stdin, 0), (stdout, 1), (stderr, 2)],
+    };
+    let pid = process::start(&exec, true)?;
+    match process::pidfd_open(pid) {
         Ok(pidfd) => Ok(Running { pid, pidfd }),
         Err(error) => {
-            // SAFETY: kill takes no pointer; the child is not reaped, so the number is still its own.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-            reap(pid);
+            // Not reaped, so the group's number is still its own.
+            let _ = process::kill_group(pid);
+            let _ = process::wait(pid);
             Err(error)
         }
     }
 }
 
-/// The child's half of [`spawn`].
-///
-/// # Safety
-/// Only in a forked child; `argv` and `envp` must be null-terminated arrays of valid C strings.
-unsafe fn become_program(
-    path: &CStr,
-    argv: &[*const libc::c_char],
-    envp: &[*const libc::c_char],
-    stdio: [RawFd; 3],
-    report: RawFd,
-    parent: i32,
-) -> ! {
-    // SAFETY: plain system calls on integers and on memory of our own stack; see the caller's promise for execve.
-    unsafe {
-        libc::setpgid(0, 0);
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        if libc::getppid() != parent {
-            libc::_exit(127);
-        }
-        let signals = crate::process::reset_signals();
-        libc::umask(0o022);
-        // The shim is protected from the OOM killer, what it starts is not. Lowering fails without CAP_SYS_RESOURCE: fine.
-        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if score >= 0 {
-            libc::write(score, c"0".as_ptr().cast(), 1);
-        }
-        let mut failed = signals.is_err();
-        for (target, fd) in (0..).zip(stdio) {
-            failed |= libc::dup2(fd, target) < 0;
-        }
-        // Marks rather than closes: the report must live until execve succeeds.
-        failed |= libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0;
-        if !failed {
-            libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
-        }
-        let errno = (*libc::__errno_location()).to_ne_bytes();
-        libc::write(report, errno.as_ptr().cast(), errno.len());
-        libc::_exit(127)
-    }
-}
-
-/// Takes a dead child's status away.
-fn reap(pid: i32) -> i32 {
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is a valid place for an int.
-        let done = unsafe { libc::waitpid(pid, &mut status, 0) };
-        if done == pid || io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
-            return status;
-        }
-    }
-}
-
 impl Running {
-    pub fn pid(&self) -> i32 {
+    pub fn pid(&self) -> u32 {
         self.pid
     }
 
@@ -246,19 +152,19 @@ impl Running {
         let ended = self.wait_for_end(deadline, captures)?;
         if ended {
             captures.iter_mut().for_each(Capture::drain);
-            let status = reap(self.pid);
-            return Ok(if libc::WIFSIGNALED(status) {
-                Ended::Killed(libc::WTERMSIG(status))
-            } else {
-                Ended::Exited(libc::WEXITSTATUS(status))
-            });
+            return match process::wait(self.pid)? {
+                Some(process::Ended::Signaled { signal, .. }) => Ok(Ended::Killed(signal.into())),
+                Some(process::Ended::Exited(code)) => Ok(Ended::Exited(code.into())),
+                // Somebody else has reaped it, and how it ended is lost.
+                None => Err(io::Error::from_raw_os_error(libc::ECHILD)),
+            };
         }
-        // SAFETY: kill takes no pointer; the leader is not reaped, so the group's number is still its own.
-        unsafe { libc::kill(-self.pid, libc::SIGKILL) };
+        // The leader is not reaped, so the group's number is still its own.
+        let _ = process::kill_group(self.pid);
         // One in uninterruptible sleep does not die of it: it is left to the subreaper.
         if self.wait_for_end(Instant::now() + Duration::from_secs(1), captures)? {
             captures.iter_mut().for_each(Capture::drain);
-            reap(self.pid);
+            let _ = process::wait(self.pid);
         }
         Ok(Ended::TooLate)
     }
@@ -309,6 +215,7 @@ pub fn memory_file(name: &str) -> io::Result<File> {
 mod test {
     use super::*;
     use crate::file::dev_null;
+    use std::os::fd::AsFd;
 
     fn run(script: &str, timeout: Duration) -> (Ended, String) {
         run_as(None, script, timeout)

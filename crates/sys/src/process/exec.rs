@@ -141,16 +141,27 @@ pub fn exec(what: &Exec<'_>) -> io::Error {
 /// Makes a process with another program; safe in a program with threads. Signal dispositions are defaults in it and nothing is
 /// blocked. An exec that failed is an error here. The child must be waited for ([`super::wait()`], [`super::reap`]).
 pub fn spawn(what: &Exec<'_>) -> io::Result<u32> {
+    start(what, false)
+}
+
+/// [`spawn`]; a `bound` program is its maker's tool: it ends with the maker's thread, leads a process group, and has umask 022 and
+/// no protection from the OOM killer.
+pub(crate) fn start(what: &Exec<'_>, bound: bool) -> io::Result<u32> {
     let prepared = Prepared::new(what)?;
     let (reader, low) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // Above every target, so that the moves in the child leave it alone.
     let writer = fcntl_dupfd_cloexec(&low, prepared.above.cast_signed())?;
     drop(low);
     debug_assert!(fcntl_getfd(&writer).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC)));
-    // SAFETY: the child makes system calls only (`reset_signals`, `run`, write, _exit), which is allowed after a fork with threads.
+    let parent = super::getpid().cast_signed();
+    // SAFETY: the child makes system calls only (`bind`, `reset_signals`, `run`, write, _exit), which is allowed after a fork with
+    // threads.
     let pid = match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
         0 => {
+            if bound {
+                bind(parent);
+            }
             let failed = super::reset_signals().err().unwrap_or_else(|| prepared.run());
             let errno = failed.raw_os_error().unwrap_or(libc::EINVAL).to_ne_bytes();
             // SAFETY: writes 4 bytes of a local array; _exit ends this process without running anything of the parent's.
@@ -169,6 +180,24 @@ pub fn spawn(what: &Exec<'_>) -> io::Result<u32> {
         _ => {
             let _ = super::wait(pid);
             Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)))
+        }
+    }
+}
+
+/// The child's half of a bound [`start`]. Only system calls in here.
+fn bind(parent: libc::pid_t) {
+    // SAFETY: plain system calls on integers and constants.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != parent {
+            libc::_exit(127);
+        }
+        libc::umask(0o022);
+        // Lowering fails without CAP_SYS_RESOURCE: fine.
+        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if score >= 0 {
+            libc::write(score, c"0".as_ptr().cast(), 1);
         }
     }
 }

@@ -44,14 +44,20 @@ pub fn fork_sibling() -> io::Result<ForkPidfd> {
     clone(libc::CLONE_PIDFD | libc::CLONE_PARENT, 0)
 }
 
-fn clone(flags: libc::c_int, exit_signal: libc::c_int) -> io::Result<ForkPidfd> {
-    // glibc keeps the thread id in memory (raise and abort use it). It gave that address to the kernel when the thread began; with
-    // it the kernel updates the child's copy, just as glibc's own fork asks for.
-    let mut tid_address: usize = 0;
+/// Where glibc keeps the calling thread's id in memory (raise and abort use it): it gave that address to the kernel when the thread
+/// began. With it the kernel updates a child's copy, just as glibc's own fork asks for. 0 = the kernel does not tell.
+pub(crate) fn tid_address() -> usize {
+    let mut address: usize = 0;
     // SAFETY: PR_GET_TID_ADDRESS writes one pointer to the given address.
-    let known =
-        unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut tid_address, 0, 0, 0) } == 0 && tid_address != 0;
-    let tid_flags = if known {
+    match unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut address, 0, 0, 0) } {
+        0 => address,
+        _ => 0,
+    }
+}
+
+fn clone(flags: libc::c_int, exit_signal: libc::c_int) -> io::Result<ForkPidfd> {
+    let tid_address = tid_address();
+    let tid_flags = if tid_address != 0 {
         libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID
     } else {
         0

@@ -16,7 +16,9 @@ mod test;
 mod wait;
 
 pub use child::{close_except, kill_group};
+pub(crate) use exec::start;
 pub use exec::{Exec, Program, exec, set_cloexec, spawn};
+pub(crate) use fork::tid_address;
 pub use fork::{Fork, ForkPidfd, fork, fork_pidfd, fork_sibling};
 pub use inherited::{inherited_fd, replace_stdio};
 pub use pidfd::{has_ended, open_known, pidfd_open, pidfd_send_signal, pidfd_take, wait_until_ended};
