@@ -18,6 +18,7 @@ mod kill_points;
 mod lifecycle;
 mod logs;
 mod oom;
+mod pod;
 mod queue;
 mod restart;
 mod size;
