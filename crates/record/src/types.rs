@@ -37,6 +37,8 @@ pub struct ContainerRecord {
     /// 0 = not yet.
     pub started_at: i64,
     pub state: StateRecord,
+    /// Its creation failed or was cut short and is being taken back: whatever is found of it is no container.
+    pub undoing: bool,
     /// Stages of the start and their times, for Get.
     pub stages: Vec<StageRecord>,
 }

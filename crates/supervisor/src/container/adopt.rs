@@ -20,7 +20,7 @@ use tokio::time::Duration;
 
 use super::execs::Exec;
 use super::exits::Ending;
-use super::remove::{Removal, remove};
+use super::remove::{Removal, note_undoing, remove};
 use super::task::Task;
 use super::{Link, bury};
 use crate::deps::ShimProcess;
@@ -71,6 +71,9 @@ impl Task {
             }
         }
         match verdict {
+            Verdict::Ended { .. } | Verdict::Lost { .. } | Verdict::Rebooted if self.record.undoing => {
+                self.undo(None, true).await;
+            }
             Verdict::Live { pid, shim } => match ShimProcess::new(pid, shim) {
                 Ok(process) => self.ask(Arc::new(process), exit_seq).await,
                 Err(error) => self.broken(&error).await,
@@ -136,6 +139,8 @@ impl Task {
             self.record.start_request_id.clear();
         }
         let state = match answer.state() {
+            // What an earlier daemon had killed already must not pass for a container that ran and ended.
+            _ if self.record.undoing => return self.undo(Some(link), true).await,
             // It was being deleted, and that goes on.
             wire::State::Empty if self.record.state != StateRecord::Creating => {
                 self.link = Some(link);
@@ -300,10 +305,11 @@ impl Task {
         let Some(folder) = self.folder.clone() else {
             return self.give_up();
         };
+        let record = with_names(&self.key, &self.incarnation.to_string(), &self.record);
         let removal = Removal {
             env: self.env.clone(),
             key: self.key.clone(),
-            record: with_names(&self.key, &self.incarnation.to_string(), &self.record),
+            record: note_undoing(&folder, &self.key, record),
             folder,
             log: true,
             link,

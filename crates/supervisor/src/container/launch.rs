@@ -10,7 +10,7 @@ use berth_wire::shim as wire;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
-use super::remove::{Removal, remove};
+use super::remove::{Removal, note_undoing, remove};
 use super::task::Task;
 use super::{Fact, Link, Starter};
 use crate::env::Env;
@@ -237,7 +237,7 @@ impl Launch {
         let removal = Removal {
             env: self.env.clone(),
             key: self.key.clone(),
-            record: self.record.clone(),
+            record: note_undoing(&folder, &self.key, self.record.clone()),
             folder,
             log: made.log,
             link: made.link,

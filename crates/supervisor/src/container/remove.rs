@@ -96,6 +96,15 @@ impl Removed {
     }
 }
 
+/// A creation is taken back: whoever finds it half done goes on with that.
+pub(super) fn note_undoing(folder: &Folder, key: &ContainerKey, mut record: ContainerRecord) -> ContainerRecord {
+    record.undoing = true;
+    if let Err(error) = folder.write_container(&record) {
+        tracing::warn!(container = %key, %error, "that it is undone could not be noted");
+    }
+    record
+}
+
 /// All but the last step.
 pub(super) async fn remove(removal: Removal) -> Removed {
     let Removal {

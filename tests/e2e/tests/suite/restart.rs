@@ -1,7 +1,7 @@
 //! The daemon dies and comes back: nothing is lost, and what is broken costs only itself.
 use berth_e2e::proc::{self, Process};
 use berth_e2e::v1::{self, ContainerState, EventKind, ExitReason};
-use berth_e2e::{Daemon, LIMIT, Runtime, eventually, on_all, until, within};
+use berth_e2e::{Daemon, LIMIT, Options, Runtime, eventually, on_all, on_both, until, within};
 use rustix::process::Signal;
 use std::path::Path;
 
@@ -20,6 +20,8 @@ on_all!(
     wait_is_answered_by_the_next_daemon,
     request_id_outlives_the_daemon,
 );
+
+on_both!(an_undo_that_was_cut_short_goes_on);
 
 /// SIGKILL, several times, while a container writes: same pid, every line.
 pub async fn same_pids_and_no_output_lost(rt: Runtime) {
@@ -409,4 +411,52 @@ pub async fn request_id_outlives_the_daemon(rt: Runtime) {
         .into_inner();
     assert_eq!(again, first);
     assert_eq!(d.list().await.len(), 1);
+}
+
+/// What the undoing of a start has killed is no container that ran and ended: the request repeated makes a new one.
+pub async fn an_undo_that_was_cut_short_goes_on(rt: Runtime) {
+    let hold = "for a in \"$@\"; do case $a in\n\
+        start) $REAL \"$@\" && touch $DIR/started; while [ -e $DIR/hold-start ]; do sleep 0.02; done; exit;;\n\
+        delete) while [ -e $DIR/hold-delete ]; do sleep 0.02; done;;\n\
+        esac; done; exec $REAL \"$@\"";
+    let mut d = Options::new(rt).script("slow", hold).start().await;
+    for held in ["hold-start", "hold-delete"] {
+        std::fs::write(d.dir.join(held), "").expect("hold");
+    }
+    let bundle = d.sleeper("again");
+    let request = v1::RunRequest {
+        container: Some(v1::ContainerSpec {
+            runtime: "slow".into(),
+            ..bundle.spec()
+        }),
+        request_id: "r".into(),
+    };
+    let (mut api, first) = (d.connect(), request.clone());
+    let run = tokio::spawn(async move { api.run(first).await });
+    let started = d.dir.join("started");
+    until("it runs, and the runtime does not say so", || {
+        started.exists().then_some(())
+    })
+    .await;
+    let groups = d.leftovers().cgroups;
+    let init = groups
+        .iter()
+        .filter_map(|group| std::fs::read_to_string(group.join("cgroup.procs")).ok())
+        .find_map(|pids| Process::find(pids.lines().next()?.parse().ok()?))
+        .expect("the init");
+    d.kill();
+    let _ = run.await;
+    d.restart().await;
+    until("the undo has killed the init", || (!init.alive()).then_some(())).await;
+    d.kill();
+    for held in ["hold-start", "hold-delete"] {
+        std::fs::remove_file(d.dir.join(held)).expect("let go");
+    }
+    let state = d.runtime_root(rt).join("default/again");
+    until("the shim has deleted it", || (!state.exists()).then_some(())).await;
+    d.restart().await;
+    let again = within("the same request again", LIMIT, d.connect().run(request)).await;
+    let pid = again.expect("it is made anew").into_inner().pid;
+    assert!(proc::alive(pid), "an answer that names a dead process");
+    assert_eq!(d.get("again").await.state(), ContainerState::Running);
 }
