@@ -61,6 +61,18 @@ const TABLE: &[Row] = &[
         never: &["tokio", "tonic", "prost"],
     },
     Row {
+        name: "berth-meta",
+        own: &["berth-core"],
+        foreign: None,
+        never: &["tonic", "prost"],
+    },
+    Row {
+        name: "berth-content",
+        own: &["berth-core"],
+        foreign: None,
+        never: &["tokio", "tonic", "prost", "rusqlite"],
+    },
+    Row {
         name: "berth-oci",
         own: &["berth-sys"],
         foreign: None,
@@ -76,7 +88,7 @@ const TABLE: &[Row] = &[
         name: "berth-shim",
         own: &["berth-core", "berth-sys", "berth-wire", "berth-record", "berth-runtime"],
         foreign: None,
-        never: &["tokio", "tonic", "berth-supervisor", "berth-api"],
+        never: &["tokio", "tonic", "rusqlite", "berth-supervisor", "berth-api"],
     },
     Row {
         name: "berth-supervisor",
@@ -86,7 +98,13 @@ const TABLE: &[Row] = &[
     },
     Row {
         name: "berth-api",
-        own: &["berth-core", "berth-wire", "berth-supervisor"],
+        own: &[
+            "berth-core",
+            "berth-wire",
+            "berth-supervisor",
+            "berth-meta",
+            "berth-content",
+        ],
         foreign: None,
         never: &["berth-runtime"],
     },
@@ -98,6 +116,8 @@ const TABLE: &[Row] = &[
             "berth-record",
             "berth-doctor",
             "berth-core",
+            "berth-meta",
+            "berth-content",
         ],
         foreign: None,
         never: &["berth-runtime", "berth-shim"],

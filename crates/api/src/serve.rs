@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use berth_content::Store;
+use berth_meta::Meta;
 use berth_supervisor::Supervisor;
 use berth_wire::v1::supervisor_server::SupervisorServer;
 use tokio::net::{UnixListener, UnixStream};
@@ -42,11 +44,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Our API over one supervisor.
 pub struct Api {
     supervisor: Supervisor,
+    meta: Meta,
+    content: Store,
 }
 
 impl Api {
-    pub fn new(supervisor: Supervisor) -> Self {
-        Api { supervisor }
+    pub fn new(supervisor: Supervisor, meta: Meta, content: Store) -> Self {
+        Api {
+            supervisor,
+            meta,
+            content,
+        }
     }
 
     /// Serves until `shutdown`: then Waits and streams end with UNAVAILABLE, what can still be answered is, and connections
@@ -73,7 +81,7 @@ impl Api {
             report(&health, ServingStatus::NotServing).await;
         };
         let ending = Ending::new(ending);
-        let theirs = containerd::Context::new(self.supervisor.clone(), ending.clone());
+        let theirs = containerd::Context::new(self.supervisor.clone(), self.meta, self.content, ending.clone());
         let ours = SupervisorServer::new(Service::new(self.supervisor, ending))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);

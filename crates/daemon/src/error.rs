@@ -25,6 +25,10 @@ pub enum Error {
     Doctor(#[from] berth_doctor::Error),
     #[error("{0}")]
     Supervisor(#[from] berth_supervisor::Error),
+    #[error("open the metadata {}: {source}", .path.display())]
+    Meta { path: PathBuf, source: berth_meta::Error },
+    #[error("open the content: {0}")]
+    Content(#[from] berth_content::Error),
     #[error("built without the feature {what}")]
     NotBuilt { what: &'static str },
     #[error("serve the API: {0}")]
@@ -41,6 +45,8 @@ impl Error {
             | Error::NotASocket(_)
             | Error::Supervisor(_)
             | Error::Doctor(_)
+            | Error::Meta { .. }
+            | Error::Content(_)
             | Error::NotBuilt { .. }
             | Error::Serve(_) => ExitCode::FAILURE,
         }

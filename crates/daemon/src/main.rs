@@ -11,6 +11,7 @@ mod metrics;
 mod process;
 mod run;
 mod settings;
+mod stores;
 mod systemd;
 
 use std::io::Write;

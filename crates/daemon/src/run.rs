@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::listen::{self, Listening};
 use crate::logging::Log;
-use crate::{doctor, metrics, process, settings, systemd};
+use crate::{doctor, metrics, process, settings, stores, systemd};
 
 /// Starts that are at work get this long to end before the daemon does.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -41,7 +41,9 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
         "serving"
     );
     let (hang_up, hung_up) = oneshot::channel::<()>();
-    let serving = tokio::spawn(Api::new(supervisor.clone()).serve(listening.listener, async {
+    let (meta, content) = stores::open(&config.root).await?;
+    let api = Api::new(supervisor.clone(), meta, content);
+    let serving = tokio::spawn(api.serve(listening.listener, async {
         // Dropped is as good as sent.
         let _ = hung_up.await;
     }));

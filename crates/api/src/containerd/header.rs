@@ -20,7 +20,6 @@ pub fn namespace(metadata: &MetadataMap) -> Result<Namespace, Status> {
 }
 
 /// The lease of a request.
-#[allow(dead_code, reason = "not built yet")]
 pub fn lease(metadata: &MetadataMap) -> Result<Option<String>, Status> {
     Ok(text(metadata, LEASE)?.filter(|id| !id.is_empty()).map(str::to_owned))
 }

@@ -8,18 +8,21 @@ mod containers;
 mod content;
 mod events;
 mod filter;
+mod garbage;
 mod header;
 mod images;
 mod introspection;
 mod leases;
 mod namespaces;
-mod records;
+mod store;
 mod tasks;
 mod time;
 mod version;
 
 use std::sync::Arc;
 
+use berth_content::Store;
+use berth_meta::Meta;
 use berth_supervisor::Supervisor;
 use berth_wire::containerd::services as wire;
 use tonic::transport::server::Router;
@@ -35,16 +38,20 @@ pub struct Shared {
     pub supervisor: Supervisor,
     pub events: events::Bus,
     pub ending: Ending,
-    pub records: records::Records,
+    pub meta: Meta,
+    pub content: Store,
+    pub garbage: garbage::Collector,
 }
 
 impl Context {
-    pub fn new(supervisor: Supervisor, ending: Ending) -> Self {
+    pub fn new(supervisor: Supervisor, meta: Meta, content: Store, ending: Ending) -> Self {
         Context(Arc::new(Shared {
             events: events::Bus::new(supervisor.clone()),
             supervisor,
+            garbage: garbage::Collector::start(meta.clone(), content.clone(), ending.clone()),
             ending,
-            records: records::Records::default(),
+            meta,
+            content,
         }))
     }
 }
