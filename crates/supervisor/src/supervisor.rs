@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_core::{ContainerKey, Cursor, ErrorCode, ExecId, ExitStatus, Namespace, RequestId, Signal, TerminalSize};
+use berth_core::{
+    ContainerKey, Cursor, ErrorCode, ExecId, ExitStatus, Incarnation, Namespace, RequestId, Signal, TerminalSize,
+};
 use berth_record::{Folder, Lock};
 use berth_wire::shim as wire;
 
@@ -290,6 +292,13 @@ impl Supervisor {
             reply,
         })
         .await
+    }
+
+    /// Returns when `look` shows an end that an event told: the event comes first by a moment.
+    pub async fn shows_end(&self, key: &ContainerKey, incarnation: Incarnation, exec: Option<&ExecId>) {
+        if let Ok(handle) = self.find("get", key) {
+            handle.shows_end(incarnation, exec).await;
+        }
     }
 
     /// The container as its records have it, without asking its shim.

@@ -257,6 +257,14 @@ impl Reader {
         if old && !is_exit {
             return Ok(());
         }
+        if is_exit {
+            // Who hears of an exit asks for the task next, and must not find it running.
+            let exec = what.exec_id.as_ref();
+            self.context
+                .supervisor
+                .shows_end(&what.key, what.incarnation, exec)
+                .await;
+        }
         let view = match what.kind {
             EventKind::Created => self.context.supervisor.look(&what.key).await.ok(),
             _ => None,

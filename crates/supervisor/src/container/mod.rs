@@ -17,7 +17,7 @@ mod view;
 use std::sync::Arc;
 
 use berth_core::state::Input;
-use berth_core::{ErrorCode, ExecId, ExitStatus, Signal, TerminalSize};
+use berth_core::{ErrorCode, ExecId, ExitStatus, Incarnation, Signal, TerminalSize};
 use berth_record::Folder;
 use berth_wire::shim as wire;
 use tokio::sync::{mpsc, watch};
@@ -254,6 +254,19 @@ impl Handle {
     /// As it is now; `None` = not adopted yet.
     pub(crate) fn now(&self) -> Option<Arc<Snapshot>> {
         self.view.borrow().clone()
+    }
+
+    /// Waits until the view shows an end that an event told already, or is of another incarnation, or is gone.
+    pub(crate) async fn shows_end(&self, incarnation: Incarnation, exec: Option<&ExecId>) {
+        let mut view = self.view.clone();
+        let shown = |s: &Option<Arc<Snapshot>>| match (s, exec) {
+            (None, _) => false,
+            (Some(s), _) if s.view.incarnation != incarnation => true,
+            (Some(s), None) => s.view.exit.is_some(),
+            (Some(s), Some(id)) => s.view.execs.iter().all(|e| e.exec_id != *id || e.exit.is_some()),
+        };
+        // An error: it is gone.
+        let _ = view.wait_for(shown).await;
     }
 
     /// How the init or the exec ended, when it has. `None` = there is no such exec, or it was deleted before it ended.
