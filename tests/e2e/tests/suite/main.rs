@@ -23,3 +23,4 @@ mod queue;
 mod restart;
 mod size;
 mod stdio;
+mod stored;
