@@ -10,10 +10,13 @@ mod budget;
 mod containerd;
 mod convert;
 mod probe;
+mod publish;
 mod serve;
 mod service;
 mod status;
 mod stream;
 
+pub use containerd::VERSION as CONTAINERD_VERSION;
 pub use probe::round_trip;
+pub use publish::publish;
 pub use serve::Api;

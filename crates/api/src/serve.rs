@@ -46,6 +46,7 @@ pub struct Api {
     supervisor: Supervisor,
     meta: Meta,
     content: Store,
+    shims: Option<UnixListener>,
 }
 
 impl Api {
@@ -54,7 +55,15 @@ impl Api {
             supervisor,
             meta,
             content,
+            shims: None,
         }
+    }
+
+    /// Takes the events of others' shims from this second socket.
+    #[must_use]
+    pub fn with_shims(mut self, listener: Option<UnixListener>) -> Self {
+        self.shims = listener;
+        self
     }
 
     /// Serves until `shutdown`: then Waits and streams end with UNAVAILABLE, what can still be answered is, and connections
@@ -82,6 +91,9 @@ impl Api {
         };
         let ending = Ending::new(ending);
         let theirs = containerd::Context::new(self.supervisor.clone(), self.meta, self.content, ending.clone());
+        if let Some(listener) = self.shims {
+            tokio::spawn(containerd::ttrpc::serve(listener, theirs.clone()));
+        }
         let ours = SupervisorServer::new(Service::new(self.supervisor, ending))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);

@@ -21,6 +21,9 @@ pub struct Flags {
     /// Socket of the API [default: berthd.sock in the state folder]
     #[arg(long, value_name = "PATH")]
     pub address: Option<PathBuf>,
+    /// Second socket, on which shims of others tell events over ttrpc [default: the address with .ttrpc behind it]
+    #[arg(long, value_name = "PATH")]
+    pub ttrpc_address: Option<PathBuf>,
     /// Run-time state; belongs on a tmpfs [default: /run/berth]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,

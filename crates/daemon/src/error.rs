@@ -29,6 +29,10 @@ pub enum Error {
     Meta { path: PathBuf, source: berth_meta::Error },
     #[error("open the content: {0}")]
     Content(#[from] berth_content::Error),
+    #[error("the configuration {}: {message}", .path.display())]
+    Containerd { path: PathBuf, message: String },
+    #[error("publish: {0}")]
+    Publish(String),
     #[error("built without the feature {what}")]
     NotBuilt { what: &'static str },
     #[error("serve the API: {0}")]
@@ -39,7 +43,7 @@ impl Error {
     /// 2, as clap's, for what the operator can correct in flags and file.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Error::Config(_) | Error::NoShim => ExitCode::from(2),
+            Error::Config(_) | Error::NoShim | Error::Containerd { .. } => ExitCode::from(2),
             Error::Io { .. }
             | Error::AddressInUse(_)
             | Error::NotASocket(_)
@@ -47,6 +51,7 @@ impl Error {
             | Error::Doctor(_)
             | Error::Meta { .. }
             | Error::Content(_)
+            | Error::Publish(_)
             | Error::NotBuilt { .. }
             | Error::Serve(_) => ExitCode::FAILURE,
         }

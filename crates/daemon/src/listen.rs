@@ -77,6 +77,17 @@ impl Listening {
     }
 }
 
+/// The second socket. Nothing of ours needs it: what is wrong with it is told and no more.
+pub fn beside(address: &Path) -> Option<UnixListener> {
+    match Listening::bind(address) {
+        Ok(listening) => Some(listening.listener),
+        Err(error) => {
+            tracing::warn!(%error, "no socket for the events of others' shims");
+            None
+        }
+    }
+}
+
 /// For a socket that is not served any more. Before the state folder's lock is given up: the next daemon makes its own.
 pub fn remove(address: &Path, ours: bool) {
     if ours && let Err(error) = std::fs::remove_file(address) {

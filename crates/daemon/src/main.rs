@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod containerd;
 mod doctor;
 mod error;
 mod listen;
@@ -24,9 +25,13 @@ use config::Config;
 use error::Error;
 
 fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(args) = containerd::arguments(&args) {
+        return report(as_containerd(args).map(|()| ExitCode::SUCCESS));
+    }
     let cli = Cli::parse();
     let done = match cli.command {
-        None => serve(&cli.flags),
+        None => serve(&cli.flags, &[]),
         Some(Command::Config(ConfigCommand::Default)) => print(&config::keys::default_file()),
         Some(Command::Config(ConfigCommand::Check { file })) => check(cli.flags, file),
         Some(Command::FailPoints) => fail_points(),
@@ -42,6 +47,29 @@ fn report(done: Result<ExitCode, Error>) -> ExitCode {
             // Where standard error is closed there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "berthd: {error}");
             error.exit_code()
+        }
+    }
+}
+
+/// In containerd's place.
+fn as_containerd(args: Vec<std::ffi::OsString>) -> Result<(), Error> {
+    match containerd::parse(args)? {
+        containerd::Wish::Serve { flags, warnings } => serve(&flags, &warnings),
+        containerd::Wish::Print(text) => print(&text),
+        containerd::Wish::Publish {
+            address,
+            namespace,
+            topic,
+            event,
+        } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|source| Error::Io {
+                operation: "start",
+                what: "the runtime".into(),
+                source,
+            })?;
+            let published = runtime.block_on(berth_api::publish(&address, &namespace, &topic, &event));
+            published.map_err(Error::Publish)
         }
     }
 }
@@ -75,9 +103,12 @@ fn print(text: &str) -> Result<(), Error> {
         })
 }
 
-fn serve(flags: &Flags) -> Result<(), Error> {
+fn serve(flags: &Flags, warnings: &[String]) -> Result<(), Error> {
     let config = Config::load(flags)?;
     let log = logging::start(&config)?;
+    for warning in warnings {
+        tracing::warn!(warning, "containerd's configuration");
+    }
     process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)

@@ -32,6 +32,7 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
         Some(listening) => listening,
         None => Listening::bind(&config.address)?,
     };
+    let ttrpc_address = config.ttrpc_address.clone();
     let (address, ours) = (listening.address.clone(), listening.is_ours());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -42,7 +43,9 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     );
     let (hang_up, hung_up) = oneshot::channel::<()>();
     let (meta, content) = stores::open(&config.root).await?;
-    let api = Api::new(supervisor.clone(), meta, content);
+    let shims = listen::beside(&config.ttrpc_address);
+    let has_shims = shims.is_some();
+    let api = Api::new(supervisor.clone(), meta, content).with_shims(shims);
     let serving = tokio::spawn(api.serve(listening.listener, async {
         // Dropped is as good as sent.
         let _ = hung_up.await;
@@ -95,6 +98,7 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
         }
     };
     listen::remove(&address, ours);
+    listen::remove(&ttrpc_address, has_shims);
     metrics.end();
     tracing::info!("ended");
     result

@@ -26,6 +26,7 @@ pub fn supervisor(config: &Config, shim: PathBuf) -> supervisor::Config {
             .map(|(name, r)| (name.clone(), runtime(r)))
             .collect(),
     };
+    settings.containerd_runtimes = config.containerd_runtimes.clone();
     settings.log = LogDefaults {
         format: match config.container_log_format.as_str() {
             "json" => LogFormat::Json,

@@ -17,7 +17,10 @@ mod namespaces;
 mod store;
 mod tasks;
 mod time;
+pub mod ttrpc;
 mod version;
+
+pub use version::VERSION;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 /// Clients read it as a semantic version and turn features on by it: from 2.0.0 on they pull through Transfer, which is not
 /// here yet. What follows the plus changes no order.
-const VERSION: &str = concat!("1.7.27+berth.", env!("CARGO_PKG_VERSION"));
+pub const VERSION: &str = concat!("1.7.27+berth.", env!("CARGO_PKG_VERSION"));
 
 pub struct Version;
 

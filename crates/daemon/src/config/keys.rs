@@ -75,6 +75,7 @@ use Applies::{Reload, Restart};
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
     key("daemon", "address", Kind::Path, "\"\"", Restart, "Socket of the API; empty = berthd.sock in the state folder. Whoever can open it is root."),
+    key("daemon", "ttrpc_address", Kind::Path, "\"\"", Restart, "Socket on which shims of others tell events; empty = the address with .ttrpc behind it."),
     key("daemon", "state", Kind::Path, "\"/run/berth\"", Restart, "Run-time state; belongs on a tmpfs."),
     key("daemon", "root", Kind::Path, "\"/var/lib/berth\"", Restart, "What outlives a reboot, logs among it."),
     key("daemon", "shim", Kind::Path, "\"\"", Restart, "The berth-shim program; empty = beside berthd, then in PATH."),
@@ -88,6 +89,7 @@ pub const KEYS: &[Key] = &[
     key("runtime", "default", Kind::Text, "\"\"", Reload, "Runtime of a request that names none; empty = embedded, the one that needs no other program."),
     key("runtime", "allow_paths", Kind::Flag, "false", Reload, "Let a request name a runtime by its path."),
     key("runtime", "timeout_ms", Kind::Number { min: 1, max: HOUR_MS }, "30000", Reload, "Limit of each call of a runtime."),
+    key("runtime", "containerd", Kind::Texts, "[]", Reload, "Which of our runtimes a client of containerd's means, as \"NAME=RUNTIME\": a runtime's name such as io.containerd.runc.v2, or a binary such as runc or /usr/bin/runc. \"runc=embedded\" holds unless runc is named."),
     key("log", "format", Kind::Choice(&["cri", "json", "plain"]), "\"cri\"", Reload, "Format of containers' logs where the request does not say."),
     key("log", "policy", Kind::Choice(&["block", "drop"]), "\"block\"", Reload, "On a full or slow disk: hold the container's output back, or drop and count it."),
     key("log", "max_size", Kind::Number { min: 4096, max: 1 << 40 }, "10485760", Reload, "Bytes after which a log file is rotated."),

@@ -66,6 +66,8 @@ pub struct Runtime {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub address: PathBuf,
+    /// Of shims that are not ours.
+    pub ttrpc_address: PathBuf,
     pub state: PathBuf,
     pub root: PathBuf,
     /// None = found beside berthd, then in PATH.
@@ -81,6 +83,8 @@ pub struct Config {
     pub default_runtime: Option<String>,
     pub allow_runtime_paths: bool,
     pub runtime_timeout_ms: u32,
+    /// Our runtimes by what a client of containerd's calls them.
+    pub containerd_runtimes: BTreeMap<String, String>,
     pub runtimes: BTreeMap<String, Runtime>,
     /// "cri", "json" or "plain".
     pub container_log_format: String,
@@ -112,6 +116,7 @@ impl Config {
                 .map(|p| Value::Text(absolute(p).to_string_lossy().into_owned()))
         };
         set("daemon.address", path(&flags.address));
+        set("daemon.ttrpc_address", path(&flags.ttrpc_address));
         set("daemon.state", path(&flags.state));
         set("daemon.root", path(&flags.root));
         set("daemon.shim", path(&flags.shim));
@@ -147,8 +152,14 @@ impl Config {
             .map(|(name, values)| (name.clone(), runtime(values)))
             .collect();
         let default_runtime = Some(read.text("runtime.default").to_owned()).filter(|name| !name.is_empty());
+        let ttrpc_address = read.path("daemon.ttrpc_address").unwrap_or_else(|| {
+            let mut beside = address.clone().into_os_string();
+            beside.push(".ttrpc");
+            beside.into()
+        });
         Ok(Config {
             address,
+            ttrpc_address,
             root: PathBuf::from(read.text("daemon.root")),
             shim: read.path("daemon.shim"),
             log_level: log_level(read.text("daemon.log_level"))?,
@@ -164,6 +175,7 @@ impl Config {
             default_runtime,
             allow_runtime_paths: read.flag("runtime.allow_paths"),
             runtime_timeout_ms: read.number("runtime.timeout_ms"),
+            containerd_runtimes: containerd_runtimes(read.texts("runtime.containerd"))?,
             runtimes,
             container_log_format: read.text("log.format").to_owned(),
             container_log_drop: read.text("log.policy") == "drop",
@@ -189,6 +201,7 @@ impl Config {
             }
         };
         note(self.address != newer.address, "daemon.address");
+        note(self.ttrpc_address != newer.ttrpc_address, "daemon.ttrpc_address");
         note(self.state != newer.state, "daemon.state");
         note(self.root != newer.root, "daemon.root");
         note(self.shim != newer.shim, "daemon.shim");
@@ -208,6 +221,7 @@ impl Config {
         }));
         let merged = Config {
             address: self.address.clone(),
+            ttrpc_address: self.ttrpc_address.clone(),
             state: self.state.clone(),
             root: self.root.clone(),
             shim: self.shim.clone(),
@@ -239,6 +253,13 @@ impl Fields<'_> {
         Some(self.text(key)).filter(|p| !p.is_empty()).map(PathBuf::from)
     }
 
+    fn texts(&self, key: &str) -> &[String] {
+        match self.0.get(key) {
+            Some(Value::Texts(texts)) => texts,
+            _ => &[],
+        }
+    }
+
     fn flag(&self, key: &str) -> bool {
         self.0.get(key) == Some(&Value::Flag(true))
     }
@@ -250,6 +271,24 @@ impl Fields<'_> {
             _ => T::default(),
         }
     }
+}
+
+fn containerd_runtimes(pairs: &[String]) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut runtimes = BTreeMap::from([("runc".to_owned(), "embedded".to_owned())]);
+    for pair in pairs {
+        match pair.split_once('=') {
+            Some((name, runtime)) if !name.is_empty() && !runtime.is_empty() => {
+                runtimes.insert(name.to_owned(), runtime.to_owned());
+            }
+            _ => {
+                return Err(ConfigError::Value {
+                    key: "runtime.containerd",
+                    message: format!("{pair:?} is not NAME=RUNTIME"),
+                });
+            }
+        }
+    }
+    Ok(runtimes)
 }
 
 fn runtime(values: &BTreeMap<String, Value>) -> Runtime {
