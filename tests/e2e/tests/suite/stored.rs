@@ -120,6 +120,7 @@ async fn records_outlive_the_daemon_to_the_byte() {
     let mut other = container();
     other.labels = [("l".to_owned(), "w".to_owned())].into();
     other.runtime = None;
+    other.extensions.clear();
     let refused = containers
         .update(update(other.clone(), &[]))
         .await
