@@ -40,6 +40,7 @@ pub async fn serve(listener: UnixListener, context: Context) {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a shim's connection can't be accepted; trying again");
+                    // A descriptor that gets free tells nobody.
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
