@@ -50,6 +50,8 @@ pub struct Bundle {
     pub spec: Vec<u8>,
     /// Output goes into FIFOs whose read ends are held here; otherwise nowhere.
     pub fifos: Option<Fifos>,
+    /// Output goes into files that Berth keeps.
+    pub logs: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,12 @@ pub struct Fifos {
 }
 
 impl Bundle {
+    /// The same with files for its output. Only Berth has them.
+    pub fn with_logs(mut self) -> Bundle {
+        self.logs = true;
+        self
+    }
+
     /// The same with FIFOs for standard output and error, made and opened as a client does before it asks for a start.
     pub fn with_fifos(mut self) -> Result<Bundle> {
         let make = |name: &str| -> Result<(PathBuf, OwnedFd)> {
@@ -123,6 +131,7 @@ pub fn write(
         path,
         spec,
         fifos: None,
+        logs: false,
     })
 }
 

@@ -58,7 +58,36 @@ fn fifo_stdio(fifos: &Fifos) -> v1::Stdio {
     }
 }
 
+fn stdio_of(bundle: &Bundle) -> v1::Stdio {
+    match &bundle.fifos {
+        Some(fifos) => fifo_stdio(fifos),
+        None if bundle.logs => v1::Stdio {
+            to: Some(stdio::To::Log(v1::StdioLog::default())),
+            ..Default::default()
+        },
+        None => no_stdio(),
+    }
+}
+
 impl Client {
+    /// The stages that Berth's starts went through, with the mean of each in milliseconds; nothing from others.
+    pub async fn stages(&self) -> Result<Vec<(String, f64)>> {
+        let Client::Berth(client) = self else {
+            return Ok(Vec::new());
+        };
+        let answer = client.clone().list(v1::ListRequest::default()).await?.into_inner();
+        let count = answer.containers.len().max(1) as f64;
+        let mut means: Vec<(String, f64)> = Vec::new();
+        for stage in answer.containers.into_iter().flat_map(|container| container.stages) {
+            let ms = stage.duration_us as f64 / 1000.0 / count;
+            match means.iter_mut().find(|(name, _)| *name == stage.name) {
+                Some((_, mean)) => *mean += ms,
+                None => means.push((stage.name, ms)),
+            }
+        }
+        Ok(means)
+    }
+
     /// From nothing to a running process; gives its pid.
     pub async fn start(&self, bundle: &Bundle) -> Result<u32> {
         match self {
@@ -66,7 +95,7 @@ impl Client {
                 let container = v1::ContainerSpec {
                     id: bundle.id.clone(),
                     bundle: bundle.path.to_string_lossy().into_owned(),
-                    stdio: Some(bundle.fifos.as_ref().map_or_else(no_stdio, fifo_stdio)),
+                    stdio: Some(stdio_of(bundle)),
                     ..Default::default()
                 };
                 let request = v1::RunRequest {

@@ -4,10 +4,10 @@ use crate::Common;
 use crate::bundle;
 use crate::error::{Result, ensure};
 use crate::measure::{Burst, burst};
-use crate::side::{Kind, Lab};
+use crate::side::{Contestant, Lab};
 use crate::storm::progress;
 use crate::table::{Table, number};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 #[derive(clap::Args, Clone)]
@@ -20,6 +20,9 @@ pub struct Options {
     in_flight: Vec<usize>,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Without Docker's seccomp profile, with it, or both
+    #[arg(long, value_delimiter = ',', default_values_t = [false, true])]
+    seccomp: Vec<bool>,
 }
 
 impl Default for Options {
@@ -28,15 +31,18 @@ impl Default for Options {
             count: 100,
             in_flight: vec![1, 10],
             rounds: 3,
+            seccomp: vec![false, true],
         }
     }
 }
 
-#[derive(Serialize)]
-struct Row {
+#[derive(Serialize, Deserialize)]
+pub struct Row {
     runtime: String,
     in_flight: usize,
-    side: Kind,
+    seccomp: bool,
+    #[serde(flatten)]
+    who: Contestant,
     per_s: f64,
     p50_ms: f64,
     p99_ms: f64,
@@ -54,48 +60,60 @@ pub async fn run(common: &Common, options: &Options) -> Result<()> {
         );
         let from = rows.len();
         for &in_flight in &options.in_flight {
-            rows.extend(measure(&lab, common, options, runtime, in_flight).await?);
+            for &seccomp in &options.seccomp {
+                rows.extend(measure(&lab, common, options, runtime, in_flight, seccomp).await?);
+            }
         }
-        let mut table = Table::new(&[
-            "in flight",
-            "side",
-            "execs/s",
-            "p50 ms",
-            "p99 ms",
-            "max ms",
-            "CPU ms each",
-        ]);
-        for row in &rows[from..] {
-            let figures = [row.per_s, row.p50_ms, row.p99_ms, row.max_ms, row.cpu_ms_each].map(number);
-            table.row(
-                [row.in_flight.to_string(), row.side.to_string()]
-                    .into_iter()
-                    .chain(figures),
-            );
-        }
-        table.print();
+        println!("{}", text(&rows[from..]));
     }
-    std::fs::create_dir_all(&common.out)?;
-    std::fs::write(common.out.join("exec.json"), serde_json::to_vec_pretty(&rows)?)?;
-    Ok(())
+    common.keep("exec", &rows)
 }
 
-async fn measure(lab: &Lab, common: &Common, options: &Options, runtime: &str, in_flight: usize) -> Result<Vec<Row>> {
+pub fn text(rows: &[Row]) -> String {
+    let mut table = Table::new(&[
+        "in flight",
+        "side",
+        "execs/s",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "CPU ms each",
+        "Berth's rate by this one",
+    ]);
+    for row in rows {
+        let figures = [row.per_s, row.p50_ms, row.p99_ms, row.max_ms, row.cpu_ms_each].map(number);
+        let load = (row.in_flight, row.seccomp, &row.runtime);
+        let ours = rows
+            .iter()
+            .find(|other| (other.in_flight, other.seccomp, &other.runtime) == load);
+        let name = format!("{}{}", row.in_flight, if row.seccomp { ", seccomp" } else { "" });
+        let times = ours.map_or("–".to_owned(), |ours| number(ours.per_s / row.per_s));
+        table.row([name, row.who.to_string()].into_iter().chain(figures).chain([times]));
+    }
+    table.text()
+}
+
+async fn measure(
+    lab: &Lab,
+    common: &Common,
+    options: &Options,
+    runtime: &str,
+    in_flight: usize,
+    seccomp: bool,
+) -> Result<Vec<Row>> {
     let mut sides = Vec::new();
-    for kind in common.daemons() {
-        let mut side = lab.side(kind, runtime).await?;
+    let all = Contestant::all(common, runtime).into_iter();
+    for who in all.filter(|who| who.side.is_daemon()) {
+        let mut side = lab.side(who.side, &who.with).await?;
+        side.seccomp = seccomp;
         let client = side.start().await?.client;
         client.start(&side.bundle("box", &["sleep", "1000000"])?).await?;
-        sides.push((side, client, Vec::new(), 0.0));
+        sides.push((who, side, client, Vec::new(), 0.0));
     }
     let process = Arc::new(serde_json::to_vec(&bundle::process(&["true"]))?);
     for round in 0..options.rounds {
-        for (side, client, bursts, cpu_s) in &mut sides {
-            progress(&format!(
-                "{runtime}: exec × {in_flight} in flight, round {}: {}",
-                round + 1,
-                side.kind
-            ));
+        for (who, side, client, bursts, cpu_s) in &mut sides {
+            progress(&format!("exec × {in_flight} in flight, round {}: {who}", round + 1));
             let cpu = side.cgroup.cpu()?;
             let done = burst(options.count, in_flight, |index| {
                 let (client, process) = (client.clone(), process.clone());
@@ -110,17 +128,15 @@ async fn measure(lab: &Lab, common: &Common, options: &Options, runtime: &str, i
     }
     progress("");
     let mut rows = Vec::new();
-    for (mut side, client, bursts, cpu_s) in sides {
+    for (who, mut side, client, bursts, cpu_s) in sides {
         client.remove("box").await?;
         side.stop().await?;
-        let wall_s = bursts.iter().map(|burst| burst.wall_s).sum();
-        let mut each_ms: Vec<f64> = bursts.into_iter().flat_map(|burst| burst.each_ms).collect();
-        each_ms.sort_by(f64::total_cmp);
-        let all = Burst { wall_s, each_ms };
+        let all = Burst::together(&bursts);
         rows.push(Row {
             runtime: runtime.to_owned(),
             in_flight,
-            side: side.kind,
+            seccomp,
+            who,
             per_s: all.rate(),
             p50_ms: all.quantile(0.5),
             p99_ms: all.quantile(0.99),

@@ -11,7 +11,7 @@ use crate::same;
 use crate::side::{Kind, Lab, Side};
 use crate::storm::progress;
 use crate::table::{Table, number};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,9 +36,9 @@ impl Default for Options {
 /// Who makes the containers.
 const SIDES: [&str; 4] = ["floor", "berth-oci", "crun", "runc"];
 
-#[derive(Serialize)]
-struct Row {
-    side: &'static str,
+#[derive(Serialize, Deserialize)]
+pub struct Row {
+    side: String,
     seccomp: bool,
     /// Medians of a lone container.
     start_ms: f64,
@@ -78,7 +78,7 @@ pub async fn run(common: &Common, options: &Options) -> Result<()> {
         for (side, [start, delete]) in SIDES.into_iter().zip(bursts) {
             let (start_ms, delete_ms) = (median(start), median(delete));
             rows.push(Row {
-                side,
+                side: side.to_owned(),
                 seccomp,
                 start_ms,
                 delete_ms,
@@ -86,12 +86,8 @@ pub async fn run(common: &Common, options: &Options) -> Result<()> {
             });
         }
     }
-    print(&rows);
-    std::fs::create_dir_all(&common.out)?;
-    let path = common.out.join("floor.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(&rows)?)?;
-    println!("\n(JSON in {})", path.display());
-    Ok(())
+    println!("{}", text(&rows));
+    common.keep("floor", &rows)
 }
 
 async fn make(lab: &Lab, seccomp: bool) -> Result<Side> {
@@ -196,14 +192,14 @@ async fn check_same(lab: &Lab, seccomp: bool) -> Result<()> {
     Ok(())
 }
 
-fn print(rows: &[Row]) {
+pub fn text(rows: &[Row]) -> String {
     let mut table = Table::new(&["side", "seccomp", "create + start ms", "delete ms", "all ms", "× floor"]);
     for row in rows {
         let floor = rows
             .iter()
             .find(|other| other.side == "floor" && other.seccomp == row.seccomp);
         table.row([
-            row.side.to_owned(),
+            row.side.clone(),
             if row.seccomp { "Docker's" } else { "–" }.to_owned(),
             number(row.start_ms),
             number(row.delete_ms),
@@ -211,18 +207,19 @@ fn print(rows: &[Row]) {
             floor.map_or("–".to_owned(), |floor| number(row.total_ms / floor.total_ms)),
         ]);
     }
-    table.print();
+    let mut text = table.text();
     for seccomp in [false, true] {
         let total = |side: &str| {
             let row = rows.iter().find(|row| row.side == side && row.seccomp == seccomp);
             row.map_or(f64::NAN, |row| row.total_ms)
         };
         let ours = total("berth-oci");
-        println!(
-            "- {} seccomp profile: berth-oci takes 1/{} of runc's time, 1/{} of crun's",
+        text += &format!(
+            "\n- {} seccomp profile: berth-oci takes 1/{} of runc's time, 1/{} of crun's",
             if seccomp { "with the" } else { "without a" },
             number(total("runc") / ours),
             number(total("crun") / ours)
         );
     }
+    text + "\n"
 }

@@ -8,7 +8,7 @@ use crate::side::{Kind, Lab};
 use crate::storm::progress;
 use crate::table::{Table, number};
 use berth_wire::v1::{ContainerSpec, DeleteRequest, LogFormat, RunRequest, Stdio, StdioLog, WaitRequest, stdio};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 #[derive(clap::Args, Clone)]
@@ -35,8 +35,8 @@ const FORMATS: [LogFormat; 3] = [LogFormat::Cri, LogFormat::Json, LogFormat::Pla
 /// The file that the container prints over and over.
 const PIECE_MIB: usize = 16;
 
-#[derive(Serialize)]
-struct Row {
+#[derive(Serialize, Deserialize)]
+pub struct Row {
     format: String,
     gb_per_s: f64,
     gb_per_core_s: f64,
@@ -75,8 +75,13 @@ pub async fn run(common: &Common, options: &Options) -> Result<()> {
         rows.push(theirs(&lab, options, runtime).await.context("containerd")?);
     }
     progress("");
+    println!("{}", text(&rows));
+    common.keep("logs", &rows)
+}
+
+pub fn text(rows: &[Row]) -> String {
     let mut table = Table::new(&["format", "GB/s", "GB/s per core", "million lines/s"]);
-    for row in &rows {
+    for row in rows {
         table.row([
             row.format.clone(),
             number(row.gb_per_s),
@@ -84,10 +89,7 @@ pub async fn run(common: &Common, options: &Options) -> Result<()> {
             number(row.lines_per_s / 1e6),
         ]);
     }
-    table.print();
-    std::fs::create_dir_all(&common.out)?;
-    std::fs::write(common.out.join("logs.json"), serde_json::to_vec_pretty(&rows)?)?;
-    Ok(())
+    table.text()
 }
 
 fn script(options: &Options) -> String {

@@ -16,12 +16,15 @@ mod exec;
 mod floor;
 mod logs;
 mod measure;
+mod memory;
 mod place;
+mod report;
 mod restart;
 mod same;
 mod seccomp;
 mod side;
 mod storm;
+mod svg;
 mod table;
 mod until;
 
@@ -72,8 +75,12 @@ enum What {
     Exec(exec::Options),
     /// How long a killed daemon takes to have all its containers back
     Restart(restart::Options),
+    /// Memory after some execs, and of a daemon that has started and stopped thousands
+    Memory(memory::Options),
     /// How much output is kept, and what it costs
     Logs(logs::Options),
+    /// Nothing: only --report, from what earlier runs have left
+    Report,
 }
 
 /// What every measurement needs to know.
@@ -85,8 +92,8 @@ pub struct Common {
     /// Root filesystem with containerd, runc and crun (scripts/peers/install); without it the environment's PEERS, or /opt/peers-sid
     #[arg(long, global = true)]
     peers: Option<PathBuf>,
-    /// Runtimes to run with, one after the other; with `embedded`, Berth's own, the other sides use crun
-    #[arg(long = "runtime", global = true, default_values = ["runc", "crun"])]
+    /// Runtimes that Berth runs with, one after the other; beside its own, `embedded`, the other sides run once with crun and once with runc
+    #[arg(long = "runtime", global = true, default_values = ["embedded"])]
     runtimes: Vec<String>,
     /// Who is measured
     #[arg(long, global = true, value_enum, value_delimiter = ',', default_values_t = [Kind::Berth, Kind::Containerd, Kind::Bare, Kind::Floor])]
@@ -94,6 +101,9 @@ pub struct Common {
     /// Where the JSON goes
     #[arg(long, global = true, default_value = ".bench")]
     out: PathBuf,
+    /// Afterwards writes tables, plots and raw numbers of all that is in the output folder here
+    #[arg(long, global = true, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "docs/bench")]
+    report: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -154,16 +164,24 @@ async fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo(options) => demo::run(options).await,
         Command::Bare(options) => bare::run(options).await,
-        Command::Bench(Bench {
-            common,
-            what: Some(what),
-        }) => one(&common, what).await,
-        Command::Bench(Bench { common, what: None }) => {
-            one(&common, What::Storm(storm::Options::default())).await?;
-            one(&common, What::Floor(floor::Options::default())).await?;
-            one(&common, What::Exec(exec::Options::default())).await?;
-            one(&common, What::Restart(restart::Options::default())).await?;
-            one(&common, What::Logs(logs::Options::default())).await
+        Command::Bench(Bench { common, what }) => {
+            let all = || {
+                vec![
+                    What::Storm(storm::Options::default()),
+                    What::Floor(floor::Options::default()),
+                    What::Exec(exec::Options::default()),
+                    What::Memory(memory::Options::default()),
+                    What::Restart(restart::Options::default()),
+                    What::Logs(logs::Options::default()),
+                ]
+            };
+            for what in what.map_or_else(all, |what| vec![what]) {
+                one(&common, what).await?;
+            }
+            common
+                .report
+                .as_deref()
+                .map_or(Ok(()), |to| report::write(&common.out, to))
         }
     }
 }
@@ -174,7 +192,9 @@ async fn one(common: &Common, what: What) -> Result<()> {
         What::Floor(options) => floor::run(common, &options).await,
         What::Exec(options) => exec::run(common, &options).await,
         What::Restart(options) => restart::run(common, &options).await,
+        What::Memory(options) => memory::run(common, &options).await,
         What::Logs(options) => logs::run(common, &options).await,
+        What::Report => Ok(()),
     }
 }
 
@@ -182,6 +202,15 @@ impl Common {
     /// The daemons among those who are measured.
     fn daemons(&self) -> impl Iterator<Item = Kind> + '_ {
         self.sides.iter().copied().filter(|kind| kind.is_daemon())
+    }
+
+    /// Writes the rows of a run where a report finds them.
+    fn keep(&self, name: &str, rows: &impl serde::Serialize) -> Result<()> {
+        std::fs::create_dir_all(&self.out)?;
+        let path = self.out.join(format!("{name}.json"));
+        std::fs::write(&path, serde_json::to_vec_pretty(rows)?)?;
+        println!("(JSON in {})", path.display());
+        Ok(())
     }
 
     fn measures(&self, kind: Kind) -> bool {

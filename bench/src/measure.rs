@@ -27,6 +27,24 @@ impl Burst {
             .unwrap_or_default()
     }
 
+    /// The value at each percent from 0 to 100.
+    pub fn percentiles(&self) -> Vec<f64> {
+        let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+        (0..=100)
+            .map(|percent| rounded(self.quantile(f64::from(percent) / 100.0)))
+            .collect()
+    }
+
+    /// One after the other, as if they were one.
+    pub fn together(bursts: &[Burst]) -> Burst {
+        let mut each_ms: Vec<f64> = bursts.iter().flat_map(|burst| burst.each_ms.iter().copied()).collect();
+        each_ms.sort_by(f64::total_cmp);
+        Burst {
+            wall_s: bursts.iter().map(|burst| burst.wall_s).sum(),
+            each_ms,
+        }
+    }
+
     pub fn max(&self) -> f64 {
         self.each_ms.last().copied().unwrap_or_default()
     }

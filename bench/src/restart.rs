@@ -8,7 +8,7 @@ use crate::side::{Kind, Lab};
 use crate::storm::progress;
 use crate::table::{Table, number};
 use crate::until::until;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ impl Default for Options {
     }
 }
 
-#[derive(Serialize)]
-struct Row {
+#[derive(Serialize, Deserialize)]
+pub struct Row {
     side: Kind,
     count: usize,
     socket_ms: f64,
@@ -49,14 +49,16 @@ pub async fn run(common: &Common, options: &Options) -> Result<()> {
         rows.push(measure(&lab, options, kind, runtime).await.context(kind)?);
     }
     progress("");
+    println!("{}", text(&rows));
+    common.keep("restart", &rows)
+}
+
+pub fn text(rows: &[Row]) -> String {
     let mut table = Table::new(&["side", "socket open, ms", "all running, ms"]);
-    for row in &rows {
+    for row in rows {
         table.row([row.side.to_string(), number(row.socket_ms), number(row.all_running_ms)]);
     }
-    table.print();
-    std::fs::create_dir_all(&common.out)?;
-    std::fs::write(common.out.join("restart.json"), serde_json::to_vec_pretty(&rows)?)?;
-    Ok(())
+    table.text()
 }
 
 async fn measure(lab: &Lab, options: &Options, kind: Kind, runtime: &str) -> Result<Row> {

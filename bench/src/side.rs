@@ -91,7 +91,7 @@ impl Lab {
         let runtime_path = if embedded {
             PathBuf::new()
         } else {
-            place.find(stock(runtime))?
+            place.find(stock(if runtime.is_empty() { EMBEDDED } else { runtime }))?
         };
         let socket = work.join("daemon.sock");
         match kind {
@@ -144,7 +144,7 @@ impl Drop for Lab {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Berth,
@@ -158,6 +158,53 @@ pub enum Kind {
 impl Kind {
     pub fn is_daemon(self) -> bool {
         matches!(self, Kind::Berth | Kind::Containerd)
+    }
+}
+
+/// A side with what it runs containers with.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Contestant {
+    pub side: Kind,
+    /// `embedded`, `crun`, `runc`; the floor has none.
+    pub with: String,
+}
+
+impl Contestant {
+    /// Who is measured beside each other where Berth runs with `runtime`. Its own runtime has no equal: the others come with both that
+    /// they are used with.
+    pub fn all(common: &Common, runtime: &str) -> Vec<Contestant> {
+        let others: &[&str] = if runtime == EMBEDDED {
+            &["crun", "runc"]
+        } else {
+            &[runtime]
+        };
+        let mut all = Vec::new();
+        for side in [Kind::Berth, Kind::Containerd, Kind::Bare, Kind::Floor] {
+            let with: &[&str] = match side {
+                Kind::Berth => &[runtime],
+                Kind::Containerd | Kind::Bare => others,
+                Kind::Floor => &[""],
+            };
+            if common.measures(side) {
+                all.extend(with.iter().map(|with| Contestant {
+                    side,
+                    with: (*with).to_owned(),
+                }));
+            }
+        }
+        all
+    }
+}
+
+impl std::fmt::Display for Contestant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = match self.side {
+            Kind::Berth => format!("Berth, {}", self.with),
+            Kind::Containerd => format!("containerd, {}", self.with),
+            Kind::Bare => format!("{} alone", self.with),
+            Kind::Floor => "system calls alone".to_owned(),
+        };
+        f.pad(&text)
     }
 }
 

@@ -15,7 +15,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    pub fn print(&self) {
+    pub fn text(&self) -> String {
         let columns = self.rows[0].len();
         let width = |column: usize| {
             self.rows
@@ -25,15 +25,14 @@ impl Table {
                 .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
         for (index, row) in self.rows.iter().enumerate() {
             // Names to the left, numbers to the right.
             let pad = |(cell, width): (&String, &usize)| format!("{cell:>width$}");
             let first = format!("{:<1$}", row[0], widths[0]);
             let rest = row.iter().zip(&widths).skip(1).map(pad);
-            println!(
-                "| {} |",
-                std::iter::once(first).chain(rest).collect::<Vec<_>>().join(" | ")
-            );
+            let cells: Vec<String> = std::iter::once(first).chain(rest).collect();
+            text += &format!("| {} |\n", cells.join(" | "));
             if index == 0 {
                 let line = widths.iter().enumerate().map(|(column, width)| {
                     if column == 0 {
@@ -42,9 +41,10 @@ impl Table {
                         format!("{}:", "-".repeat(width.saturating_sub(1)))
                     }
                 });
-                println!("| {} |", line.collect::<Vec<_>>().join(" | "));
+                text += &format!("| {} |\n", line.collect::<Vec<_>>().join(" | "));
             }
         }
+        text
     }
 }
 

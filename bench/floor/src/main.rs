@@ -87,9 +87,10 @@ fn report(workers: &mut [Worker], order: &str, phase: usize) -> Result<()> {
     for worker in workers.iter_mut() {
         let mut line = String::new();
         worker.answers.read_line(&mut line).map_err(|error| error.to_string())?;
-        match line.trim_end().split_once(' ') {
-            Some(("done", numbers)) => each_ms.extend(numbers.split(' ').filter_map(|ms| ms.parse::<f64>().ok())),
-            _ => return Err(format!("phase {phase}: {}", line.trim_end())),
+        // One that had nothing to do has no numbers.
+        match line.trim_end().strip_prefix("done") {
+            Some(numbers) => each_ms.extend(numbers.split(' ').filter_map(|ms| ms.parse::<f64>().ok())),
+            None => return Err(format!("phase {phase}: {}", line.trim_end())),
         }
     }
     let wall_s = begin.elapsed().as_secs_f64();
