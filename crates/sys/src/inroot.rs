@@ -9,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 
+use crate::unguarded::without;
+
 /// Opens `path` below `root` with O_PATH: the descriptor is a place, not a permission.
 ///
 /// # Errors
@@ -31,7 +33,12 @@ fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd>
     } else {
         path
     };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut path = path;
+    if without("in-root") {
+        resolve = ResolveFlags::empty();
+        path = path.strip_prefix("/").unwrap_or(path);
+    }
     loop {
         match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             // A rename anywhere in the tree while it resolved; the kernel asks to try again.
@@ -250,6 +257,9 @@ pub fn open_host_path(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// `ELOOP` for a link; else as [`ensure_dir`].
 pub fn ensure_plain_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    if without("plain-proc") {
+        return ensure_dir(root, path);
+    }
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
     let open = || {
         fs::openat2(
@@ -278,7 +288,11 @@ pub fn ensure_own_file(folder: BorrowedFd<'_>, name: &std::ffi::OsStr) -> io::Re
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let resolve = if without("console") {
+        ResolveFlags::empty()
+    } else {
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS
+    };
     Ok(fs::openat2(
         folder,
         name,

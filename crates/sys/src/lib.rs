@@ -20,6 +20,7 @@ pub mod namespaces;
 pub mod net_dev;
 pub mod newmount;
 pub mod pipe;
+pub mod probe;
 pub mod process;
 pub mod pty;
 pub mod random;
@@ -30,6 +31,7 @@ pub mod socket;
 pub mod spawn;
 pub mod time;
 pub mod timer;
+pub mod unguarded;
 
 /// The result of a libc call that says -1 and errno.
 pub(crate) fn check(result: i32) -> std::io::Result<()> {

@@ -7,6 +7,7 @@ mod stats;
 mod v1;
 mod values;
 
+
 pub(crate) use v1::V1;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use berth_sys::unguarded::without;
 use oci_spec::runtime::LinuxResources;
 use serde_json::Value;
 
@@ -185,7 +187,8 @@ pub(crate) fn check_path(path: &std::path::Path) -> Result<(), OciError> {
 
 /// Normal components only: `..` would leave the hierarchy.
 fn checked(path: &str) -> Result<String, OciError> {
-    if path.split('/').any(|part| part == "..") || path.contains('\0') {
+    let leaves = |path: &str| path.split('/').any(|part| part == "..");
+    if (leaves(path) && !without("cgroup-path")) || path.contains('\0') {
         return Err(OciError::field(
             "linux.cgroupsPath",
             format!("{path:?}"),
