@@ -168,6 +168,12 @@ const TABLE: &[Row] = &[
         never: &["tokio", "berth-oci"],
     },
     Row {
+        name: "berth-fuzz",
+        own: &["berth-oci"],
+        foreign: Some(&["serde_json"]),
+        never: &["tokio"],
+    },
+    Row {
         name: "xtask",
         own: &[],
         foreign: None,

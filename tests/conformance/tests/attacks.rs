@@ -204,6 +204,16 @@ fn procfs_write_redirected() {
     });
 }
 
+/// CVE-2019-16884, CVE-2023-28642: what /proc is trusted for is covered by a mount of the image's choice.
+#[test]
+fn proc_covered_by_a_mount() {
+    guards("proc-targets", |stage| {
+        let cover = json!([{"destination": "/proc/tty", "type": "bind", "source": "@DIR@/vol", "options": ["bind"]}]);
+        stage.config("echo started", &json!({"mounts+": cover}));
+        stage.run(&[]).out.contains("started")
+    });
+}
+
 /// A mount below a folder that is a link to the host's.
 fn mount_below_the_link(stage: &Stage) {
     stage.config(

@@ -7,6 +7,7 @@ mod stats;
 mod v1;
 mod values;
 
+pub(crate) use values::settings;
 
 pub(crate) use v1::V1;
 
