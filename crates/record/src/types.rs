@@ -21,6 +21,8 @@ pub struct ContainerRecord {
     pub request_id: String,
     /// Of the request that started it, if that was another one.
     pub start_request_id: String,
+    /// The shim was sent that start, or is just about to be.
+    pub start_sent: bool,
     /// Run, not Create: the start belongs to the same request.
     pub run: bool,
     pub bundle: PathBuf,

@@ -41,8 +41,6 @@ pub(crate) struct Env {
     pub(crate) closing: AtomicBool,
     /// Containers found at the start and not yet adopted or given up.
     pub(crate) adopting: watch::Sender<usize>,
-    /// What the journal held at the start; read only if somebody must know.
-    pub(crate) told: OnceCell<Told>,
 }
 
 /// Names of the histograms, in the order of a start.
@@ -66,11 +64,15 @@ pub(crate) const EXITS: [ExitReason; 6] = [
     ExitReason::Reboot,
 ];
 
+/// What the journal held at the start: read once, if somebody must know, and held by those alone who may still ask.
+pub(crate) type History = Arc<OnceCell<Told>>;
+
 /// What subscribers could have heard already before this daemon began.
 #[derive(Default)]
 pub(crate) struct Told {
     seen: HashSet<(Incarnation, Option<ExecId>, EventKind)>,
     exits: HashMap<(Incarnation, Option<ExecId>), u64>,
+    oom_kills: HashMap<Incarnation, u64>,
     /// What happened before this is no longer in the journal and counts as told.
     since: i64,
 }
@@ -88,6 +90,11 @@ impl Told {
     /// The number of an exit.
     pub(crate) fn exit(&self, incarnation: Incarnation, exec: Option<&ExecId>) -> Option<u64> {
         self.exits.get(&(incarnation, exec.cloned())).copied()
+    }
+
+    /// Kills by the OOM killer.
+    pub(crate) fn oom_kills(&self, incarnation: Incarnation) -> u64 {
+        self.oom_kills.get(&incarnation).copied().unwrap_or_default()
     }
 }
 
@@ -110,14 +117,9 @@ impl Env {
         }
     }
 
-    /// If somebody has asked for it.
-    pub(crate) fn told_so_far(&self) -> Option<&Told> {
-        self.told.get()
-    }
-
     /// One pass over the journal, for the few containers whose records leave it open what was told.
-    pub(crate) async fn told(&self) -> &Told {
-        self.told
+    pub(crate) async fn told<'a>(&self, history: &'a History) -> &'a Told {
+        history
             .get_or_init(|| async {
                 let mut told = Told::default();
                 let query = EventQuery {
@@ -139,6 +141,10 @@ impl Env {
                     if what.exit.is_some() && matches!(what.kind, EventKind::Exited | EventKind::ExecExited) {
                         told.exits
                             .insert((what.incarnation, what.exec_id.clone()), event.cursor.number);
+                    }
+                    if what.kind == EventKind::Oom {
+                        let kills = told.oom_kills.entry(what.incarnation).or_default();
+                        *kills = what.oom_kills.max(*kills);
                     }
                     told.seen.insert((what.incarnation, what.exec_id, what.kind));
                 }

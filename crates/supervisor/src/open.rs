@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use berth_core::ErrorCode;
 use berth_record::{Journal, Layout, Limits, Lock};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 
 use crate::calls::Calls;
 use crate::deps::{Clock, Disks, Shims, SystemClock, SystemDisks};
-use crate::env::{Counters, Env, Registry};
+use crate::env::{Counters, Env, History, Registry};
 use crate::events::Bus;
 use crate::gate::Gate;
 use crate::lane::Lanes;
@@ -94,18 +94,22 @@ impl Supervisor {
             closing: false.into(),
             // One for this function, so that it is not zero before the index is complete.
             adopting: watch::Sender::new(1),
-            told: OnceCell::new(),
         });
         let opened_at = env.bus.head();
+        let history = History::default();
         let index = berth_record::scan(&env.layout).map_err(|e| failed("the state folder", e))?;
         for key in index.keys {
-            container::adopt(&env, key);
+            container::adopt(&env, key, &history);
         }
         for name in index.strange {
             match Tomb::parse(&name) {
                 Some(tomb) => {
                     container::remove::expect(&env, &tomb);
-                    drop(tokio::spawn(container::remove::resume(env.clone(), tomb)));
+                    drop(tokio::spawn(container::remove::resume(
+                        env.clone(),
+                        tomb,
+                        history.clone(),
+                    )));
                 }
                 None => tracing::warn!(
                     name,

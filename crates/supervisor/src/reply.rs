@@ -75,22 +75,15 @@ impl<T: Clone> Requests<T> {
     }
 
     pub(crate) fn begin(&self, key: &ContainerKey, request: Option<RequestId>) -> Result<Begun<T>, Error> {
+        let Some(request) = request else {
+            let (reply, answer) = unnamed(self.operation, key);
+            return Ok(Begun::New(reply, answer));
+        };
         let sender = watch::Sender::new(None);
         let answer = |receiver| Answer {
             operation: self.operation,
             key: key.clone(),
             receiver,
-        };
-        let Some(request) = request else {
-            let receiver = sender.subscribe();
-            return Ok(Begun::New(
-                Reply {
-                    sender,
-                    remember: None,
-                    call: None,
-                },
-                answer(receiver),
-            ));
         };
         let name = (key.namespace.clone(), request);
         let other = |id: &ContainerId| {
@@ -126,6 +119,22 @@ impl<T: Clone> Requests<T> {
             }
         }
     }
+}
+
+/// An answer that no request id asks for.
+pub(crate) fn unnamed<T: Clone>(operation: &'static str, key: &ContainerKey) -> (Reply<T>, Answer<T>) {
+    let sender = watch::Sender::new(None);
+    let answer = Answer {
+        operation,
+        key: key.clone(),
+        receiver: sender.subscribe(),
+    };
+    let reply = Reply {
+        sender,
+        remember: None,
+        call: None,
+    };
+    (reply, answer)
 }
 
 impl<T: Clone> Reply<T> {

@@ -326,7 +326,7 @@ impl Supervisor {
         Ok(view)
     }
 
-    /// By namespace, then id. `None` = every namespace.
+    /// By namespace, then id. `None` = every namespace. Those whose adoption hangs are listed as their records have them.
     pub async fn list(
         &self,
         namespace: Option<Namespace>,
@@ -334,11 +334,12 @@ impl Supervisor {
         processes: bool,
     ) -> Result<Vec<ContainerView>, Error> {
         let mut views = Vec::new();
+        let deadline = tokio::time::Instant::now() + self.env().config().shim.adopt_timeout;
         for (key, handle) in self.env().registry.all() {
             if namespace.as_ref().is_some_and(|n| *n != key.namespace) {
                 continue;
             }
-            let Some(snapshot) = handle.snapshot().await else {
+            let Some(snapshot) = handle.snapshot_by(deadline).await else {
                 continue;
             };
             if labels.iter().all(|(k, v)| snapshot.view.labels.get(k) == Some(v)) {

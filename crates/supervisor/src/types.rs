@@ -243,6 +243,8 @@ pub struct NewEvent {
     pub stages: Vec<Stage>,
     /// For `StartFailed`: why.
     pub message: String,
+    /// For `Oom`: kills since the start, this one among them.
+    pub oom_kills: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

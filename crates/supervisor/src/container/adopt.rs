@@ -24,7 +24,7 @@ use super::remove::{Removal, note_undoing, remove};
 use super::task::Task;
 use super::{Link, bury};
 use crate::deps::ShimProcess;
-use crate::env::Told;
+use crate::env::{History, Told};
 use crate::shim;
 
 /// From the end of a shim's socket to the end of its process.
@@ -70,6 +70,7 @@ impl Task {
                 self.record.started_at = shim.started_at;
             }
         }
+        self.give_hint();
         match verdict {
             Verdict::Ended { .. } | Verdict::Lost { .. } | Verdict::Rebooted if self.record.undoing => {
                 self.undo(None, true).await;
@@ -96,6 +97,23 @@ impl Task {
         }
     }
 
+    /// By an earlier daemon, and what came of it is not known.
+    pub(super) fn start_was_sent(&self) -> bool {
+        let sent = self.record.start_sent || !self.record.start_request_id.is_empty();
+        sent && self.record.started_at == 0
+    }
+
+    /// For who can't wait until more is known.
+    fn give_hint(&mut self) {
+        self.state = match self.record.state {
+            StateRecord::Creating => State::Creating,
+            StateRecord::Deleting => State::Deleting,
+            _ => self.recorded_state(),
+        };
+        // Found out anew when its shim has just ended: the first hint will do.
+        let _ = self.hint.set(Arc::new(self.snapshot()));
+    }
+
     /// Its shim lives and knows better than any record.
     async fn ask(&mut self, process: Arc<ShimProcess>, exit_seq: Option<u64>) {
         let Some(folder) = self.folder.clone() else { return };
@@ -119,6 +137,8 @@ impl Task {
                     container = %self.key, shim = process.pid(), error,
                     "its shim does not answer; the container is kept as it was recorded and the shim is tried again"
                 );
+                let (env, history) = (self.env.clone(), self.history.clone());
+                self.oom_told = env.told(&history).await.oom_kills(self.incarnation);
                 let exit = folder.exit().ok().flatten();
                 match exit.filter(|e| e.incarnation == self.record.incarnation) {
                     // Told before or not: the shim itself, if it comes back, need not say it again.
@@ -134,9 +154,11 @@ impl Task {
         if self.record.started_at == 0 {
             self.record.started_at = started;
         }
-        if self.record.started_at == 0 {
-            // It was sent, perhaps; whoever repeats it is to hear how it ends.
-            self.record.start_request_id.clear();
+        // An earlier daemon sent the start, and what came of it is not known yet.
+        let mut starting = self.start_was_sent();
+        if starting {
+            // Whoever repeats it is to hear how it ends.
+            self.start_request_id = std::mem::take(&mut self.record.start_request_id);
         }
         let state = match answer.state() {
             // What an earlier daemon had killed already must not pass for a container that ran and ended.
@@ -150,6 +172,7 @@ impl Task {
             wire::State::Empty | wire::State::Creating => return self.undo(Some(link), true).await,
             // Run had not come to its end, and nobody would hear of it.
             wire::State::Created if self.record.run => return self.undo(Some(link), true).await,
+            wire::State::Created if starting => State::Starting,
             wire::State::Created => State::Created,
             wire::State::Running => State::Running,
             wire::State::Paused => State::Paused,
@@ -161,16 +184,17 @@ impl Task {
         let exit = init.and_then(|p| p.exit).map(|e| shim::exit(&e));
         self.link = Some(link.clone());
         // What was not told before the crash is told now, the beginning before the end.
-        let has_execs = answer.processes.iter().any(|p| !p.exec_id.is_empty());
+        let has_more = answer.oom_kills > 0 || answer.processes.iter().any(|p| !p.exec_id.is_empty());
         let behind = matches!(self.record.state, StateRecord::Creating)
             || (self.record.state == StateRecord::Created && self.record.started_at != 0);
-        let env = self.env.clone();
+        let (env, history) = (self.env.clone(), self.history.clone());
         let nothing = Told::default();
-        let told = if behind || has_execs {
-            env.told().await
+        let told = if behind || has_more {
+            env.told(&history).await
         } else {
             &nothing
         };
+        self.oom_told = told.oom_kills(self.incarnation);
         if behind {
             if self.record.state == StateRecord::Creating {
                 self.tell_unless(told, EventKind::Created);
@@ -188,10 +212,15 @@ impl Task {
             (State::Stopped, None) => self.state = self.recorded_state(),
             (state, _) => self.state = state,
         }
+        starting &= self.state == State::Starting;
         self.publish();
         if let Err(error) = link.client.subscribe().await {
             // Its end is on the way as a fact.
             tracing::debug!(container = %self.key, %error, "its shim went just now");
+        }
+        if starting {
+            // The shim tells how that one ends, or starts it now.
+            self.send_start();
         }
         tracing::debug!(container = %self.key, state = %self.state, "adopted");
     }
@@ -212,10 +241,9 @@ impl Task {
     }
 
     /// Those that its shim has, and that are not known yet.
-    pub(super) fn take_on_execs(&mut self, link: &Link, answer: &wire::StateResponse) {
-        let env = self.env.clone();
+    pub(super) fn take_on_execs(&mut self, link: &Link, answer: &wire::StateResponse, history: &History) {
         let nothing = Told::default();
-        self.adopt_execs(link, answer, env.told_so_far().unwrap_or(&nothing));
+        self.adopt_execs(link, answer, history.get().unwrap_or(&nothing));
     }
 
     fn adopt_execs(&mut self, link: &Link, answer: &wire::StateResponse, told: &Told) {
@@ -260,6 +288,7 @@ impl Task {
                     if let Some(entry) = self.execs.get_mut(&exec) {
                         entry.exit = Some(status);
                     }
+                    self.exec_told(&exec);
                 }
                 None => self.exec_ended(exec, Ending { status, ack: None }),
             }
@@ -270,7 +299,10 @@ impl Task {
     async fn stopped(&mut self, status: ExitStatus, exit_seq: Option<u64>) {
         let known = match exit_seq {
             Some(number) => Some(number),
-            None => self.env.clone().told().await.exit(self.incarnation, None),
+            None => {
+                let (env, history) = (self.env.clone(), self.history.clone());
+                env.told(&history).await.exit(self.incarnation, None)
+            }
         };
         // Any state with an init: the table makes it Stopped.
         self.state = State::Running;

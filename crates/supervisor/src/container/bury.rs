@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_core::state::Input;
+use berth_core::state::{Input, State};
 use berth_core::{ContainerKey, ExitStatus};
 use berth_record::{ContainerRecord, ExitRecord, Folder};
 use berth_wire::rpc::Method;
@@ -14,7 +14,7 @@ use super::exits::Ending;
 use super::task::Task;
 use super::{Fact, Link};
 use crate::deps::ShimProcess;
-use crate::env::Env;
+use crate::env::{Env, History};
 
 /// Between two tries to reach a shim that lives but does not answer: doubled from the first to the last.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -44,10 +44,11 @@ impl Task {
                 }
                 match answering(&env, &folder, process.clone(), &facts).await {
                     Ok((link, answer)) => {
+                        let history = History::default();
                         if answer.processes.iter().any(|p| !p.exec_id.is_empty()) {
-                            env.told().await;
+                            env.told(&history).await;
                         }
-                        return Fact::Relinked(Some((link, answer)));
+                        return Fact::Relinked(Some((link, answer, history)));
                     }
                     // Nobody listens and there is no process to see: it is gone.
                     Err(_) if process.is_fake() => return Fact::Relinked(None),
@@ -64,17 +65,23 @@ impl Task {
         });
     }
 
-    pub(super) fn relinked(&mut self, link: Option<(Link, wire::StateResponse)>) {
-        match link {
+    pub(super) fn relinked(&mut self, found: Option<(Link, wire::StateResponse, History)>) {
+        match found {
             // A removal does without.
             _ if self.removing => {}
-            Some((link, answer)) => {
+            Some((link, answer, history)) => {
                 // What this daemon did not know because its shim was mute when it was adopted, or sent over the lost connection.
-                self.take_on_execs(&link, &answer);
+                self.take_on_execs(&link, &answer, &history);
                 let client = link.client.clone();
                 let lost = link.client.is_gone().then_some(link.number);
                 self.link = Some(link);
                 tokio::spawn(async move { client.subscribe().await });
+                self.frozen_or_not(answer.state());
+                if self.state == State::Created && self.start_was_sent() {
+                    self.state = State::Starting;
+                    self.start_request_id = std::mem::take(&mut self.record.start_request_id);
+                    self.send_start();
+                }
                 self.publish();
                 if let Some(number) = lost {
                     self.shim_gone(number);

@@ -1,10 +1,11 @@
 //! Wishes that are handed to the shim as they are: each runs beside the task with a deadline, and its answer is the caller's.
 
+use berth_core::state::{Input, State};
 use berth_core::{ContainerKey, ErrorCode, ExecId, Signal};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
 use prost::Message;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::task::Task;
 use super::{Change, Fact, Wish};
@@ -58,10 +59,12 @@ impl Task {
                 self.relay::<wire::SignalResponse>("signal", Method::Signal, request, quick, None, reply);
             }
             Wish::Pause { reply } => {
+                self.freezes += 1;
                 let request = wire::PauseRequest {};
                 self.relay::<wire::PauseResponse>("pause", Method::Pause, request, slow, Some(Change::Paused), reply);
             }
             Wish::Resume { reply } => {
+                self.freezes += 1;
                 let request = wire::ResumeRequest {};
                 self.relay::<wire::ResumeResponse>(
                     "resume",
@@ -175,6 +178,51 @@ impl Task {
         });
     }
 
+    /// A pause or resume whose answer did not come in time may have succeeded, or may do so yet: the shim knows, until the runtime's
+    /// own deadline has passed.
+    pub(super) fn ask_state(&self) {
+        let slow = Duration::from_millis(self.record.runtime.timeout_ms) + SLACK;
+        self.ask_state_until(Instant::now() + slow);
+    }
+
+    fn ask_state_until(&self, until: Instant) {
+        // Without a connection the next one begins with this very question.
+        let Some(link) = self.link.clone() else { return };
+        let freezes = self.freezes;
+        self.beside(async move {
+            let deadline = until.saturating_duration_since(Instant::now()).max(ASK);
+            let asked = link
+                .client
+                .call::<wire::StateResponse>(Method::State, &wire::StateRequest {}, deadline)
+                .await;
+            let state = asked.ok().map(|answer| answer.state());
+            // A call whose caller has given up tells nobody that it has ended.
+            tokio::time::sleep(ASK).await;
+            Fact::State { freezes, state, until }
+        });
+    }
+
+    pub(super) fn state_told(&mut self, freezes: u64, state: Option<wire::State>, until: Instant) {
+        if freezes != self.freezes {
+            return;
+        }
+        if let Some(state) = state {
+            self.frozen_or_not(state);
+        }
+        if Instant::now() < until {
+            self.ask_state_until(until);
+        }
+    }
+
+    /// Frozen is what the shim says is frozen.
+    pub(super) fn frozen_or_not(&mut self, state: wire::State) {
+        match (self.state, state) {
+            (State::Running, wire::State::Paused) => self.input(Input::Paused, None),
+            (State::Paused, wire::State::Running) => self.input(Input::Resumed, None),
+            _ => {}
+        }
+    }
+
     pub(super) fn kill(&self) {
         let Some(link) = self.link.clone() else { return };
         let (key, deadline) = (self.key.clone(), self.env.config().shim.call_timeout);
@@ -196,7 +244,8 @@ impl Task {
         });
     }
 
-    pub(super) fn thaw(&self) {
+    pub(super) fn thaw(&mut self) {
+        self.freezes += 1;
         let Some(link) = self.link.clone() else { return };
         let (key, facts) = (self.key.clone(), self.facts_in.clone());
         let deadline = Duration::from_millis(self.record.runtime.timeout_ms) + SLACK;

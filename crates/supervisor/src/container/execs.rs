@@ -14,6 +14,10 @@ use crate::shim::{self, CallError};
 use crate::stage::stage;
 use crate::types::{Deleted, ExecSpec, ExecStarted, NewEvent};
 
+/// Ended execs that a container keeps for callers that look at them later,
+const KEEP: usize = 100;
+/// and in nanoseconds how long it does at the least.
+const KEEP_FOR: i64 = 60_000_000_000;
 /// On top of the runtime's own deadline.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -31,6 +35,10 @@ pub(crate) struct Exec {
     pub(super) stays: bool,
     /// Once it was told.
     pub(super) exit: Option<ExitStatus>,
+    /// Its end is in the journal.
+    pub(super) told: bool,
+    /// The shim was asked to forget it.
+    pub(super) leaving: bool,
     /// Its end came before the answer to its start did.
     pub(super) ending: Option<Ending>,
     /// Who waits for that answer.
@@ -289,7 +297,7 @@ impl Task {
         };
         if entry.stays && entry.pid == 0 && entry.callers.is_empty() {
             // It was not started, or could not be: the shim knows nothing of it.
-            return self.exec_deleted(exec, Ok(()), reply);
+            return self.exec_deleted(exec, Ok(()), Some(reply));
         }
         if entry.exit.is_none() && !force {
             let message = format!("exec {exec} is running; signal it and wait for it first, or delete it with force");
@@ -298,7 +306,7 @@ impl Task {
         let Some(link) = self.link.clone() else {
             // Its shim is gone, so only records are left.
             let result = Ok(());
-            return self.exec_deleted(exec, result, reply);
+            return self.exec_deleted(exec, result, Some(reply));
         };
         let runs = entry.exit.is_none();
         let handle = self.env.registry.get(&self.key);
@@ -330,11 +338,53 @@ impl Task {
                 .call::<wire::DeleteResponse>(Method::Delete, &request, deadline)
                 .await
                 .map(drop);
-            Fact::ExecDeleted { exec, result, reply }
+            Fact::ExecDeleted {
+                exec,
+                result,
+                reply: Some(reply),
+            }
         });
     }
 
-    pub(super) fn exec_deleted(&mut self, exec: ExecId, result: Result<(), CallError>, reply: Reply<Deleted>) {
+    /// Its end is in the journal. Beyond a number of them the oldest are forgotten, for callers that never delete theirs.
+    pub(super) fn exec_told(&mut self, exec: &ExecId) {
+        if let Some(entry) = self.execs.get_mut(exec) {
+            entry.told = true;
+        }
+        let ended = |entry: &Exec| entry.exit.as_ref().map_or(i64::MAX, |exit| exit.exited_at);
+        let told = self.execs.iter().filter(|(_, e)| e.told && !e.leaving && !e.stays);
+        let mut told: Vec<_> = told.map(|(id, entry)| (ended(entry), id.clone())).collect();
+        if told.len() <= KEEP {
+            return;
+        }
+        told.sort_unstable();
+        let before = self.env.clock.now() - KEEP_FOR;
+        told.truncate(told.len() - KEEP);
+        for (_, exec) in told.into_iter().filter(|(at, _)| *at < before) {
+            let Some(link) = self.link.clone() else { return };
+            if let Some(entry) = self.execs.get_mut(&exec) {
+                entry.leaving = true;
+            }
+            let deadline = self.env.config().shim.call_timeout;
+            self.beside(async move {
+                let request = wire::DeleteRequest {
+                    exec_id: exec.to_string(),
+                    force: false,
+                };
+                let deleting = link
+                    .client
+                    .call::<wire::DeleteResponse>(Method::Delete, &request, deadline);
+                let result = deleting.await.map(drop);
+                Fact::ExecDeleted {
+                    exec,
+                    result,
+                    reply: None,
+                }
+            });
+        }
+    }
+
+    pub(super) fn exec_deleted(&mut self, exec: ExecId, result: Result<(), CallError>, reply: Option<Reply<Deleted>>) {
         match result {
             Ok(()) => {
                 let cancelled = self.error(
@@ -352,13 +402,20 @@ impl Task {
                     tracing::warn!(container = %self.key, %exec, %error, "an exec's record could not be removed");
                 }
                 self.publish();
-                reply.send(Ok(Deleted {
-                    exit,
-                    pid,
-                    left: Vec::new(),
-                }));
+                if let Some(reply) = reply {
+                    reply.send(Ok(Deleted {
+                        exit,
+                        pid,
+                        left: Vec::new(),
+                    }));
+                }
             }
-            Err(error) => reply.send(Err(error.into_error("delete", &self.key))),
+            Err(error) => match (reply, self.execs.get_mut(&exec)) {
+                (Some(reply), _) => reply.send(Err(error.into_error("delete", &self.key))),
+                // The next end of an exec tries it again.
+                (None, Some(entry)) => entry.leaving = false,
+                (None, None) => {}
+            },
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::shim;
 use crate::stage::stage;
 use crate::types::NewEvent;
 
-/// Until the journal is tried again.
-const RETRY: Duration = Duration::from_millis(500);
+/// Until the journal is tried again: doubled from the first to the last.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// An end that was not told yet.
 #[derive(Debug, Clone)]
@@ -30,12 +30,7 @@ pub(super) struct Ending {
 
 pub(super) struct Unsaid {
     event: NewEvent,
-    exit: Option<Mark>,
-}
-
-/// What follows the journaling of an exit.
-pub(super) struct Mark {
-    exec: Option<ExecId>,
+    /// Number of the shim's event that it tells.
     ack: Option<u64>,
 }
 
@@ -44,10 +39,17 @@ impl Task {
         match event.what {
             Some(What::Exited(exited)) => self.exited(event.number, exited),
             Some(What::Oom(oom)) => {
-                self.oom_kills = oom.count;
-                let told = self.event(EventKind::Oom);
-                self.say(told, None);
-                self.ack(event.number);
+                self.oom_kills = self.oom_kills.max(oom.count);
+                if oom.count <= self.oom_told {
+                    // Told before; the acknowledgement did not arrive.
+                    return self.ack(event.number);
+                }
+                self.oom_told = oom.count;
+                let told = NewEvent {
+                    oom_kills: oom.count,
+                    ..self.event(EventKind::Oom)
+                };
+                self.say(told, Some(event.number));
                 self.publish();
             }
             Some(What::ForeignWait(wait)) => {
@@ -100,7 +102,7 @@ impl Task {
             at: status.exited_at,
             ..self.event(EventKind::Exited)
         };
-        self.say(event, Some(Mark { exec: None, ack }));
+        self.say(event, ack);
         self.exit = Some(status);
     }
 
@@ -147,13 +149,7 @@ impl Task {
             exit: Some(status),
             ..self.event(EventKind::ExecExited)
         };
-        self.say(
-            event,
-            Some(Mark {
-                exec: Some(exec.clone()),
-                ack,
-            }),
-        );
+        self.say(event, ack);
     }
 
     fn count_exit(&self, reason: ExitReason) {
@@ -162,9 +158,9 @@ impl Task {
         }
     }
 
-    /// Into the journal, behind what waits for it already.
-    pub(super) fn say(&mut self, event: NewEvent, exit: Option<Mark>) {
-        self.unsaid.push_back(Unsaid { event, exit });
+    /// Into the journal, behind what waits for it already; then `ack` is acknowledged to the shim.
+    pub(super) fn say(&mut self, event: NewEvent, ack: Option<u64>) {
+        self.unsaid.push_back(Unsaid { event, ack });
         if !self.retrying {
             self.say_all();
         }
@@ -172,25 +168,31 @@ impl Task {
 
     pub(super) fn say_all(&mut self) {
         while let Some(unsaid) = self.unsaid.front() {
-            let number = match self.env.bus.publish(unsaid.event.clone()) {
-                Ok(event) => event.cursor.number,
-                Err(error) => {
-                    tracing::error!(container = %self.key, %error, "an event is not journaled yet; it is tried again");
-                    self.retrying = true;
-                    return self.beside(async {
-                        // A full disk tells nobody when it has room again.
-                        tokio::time::sleep(RETRY).await;
-                        Fact::Retry
-                    });
-                }
+            let Ok(event) = self.env.bus.publish(unsaid.event.clone()) else {
+                // The bus has logged why.
+                self.retrying = true;
+                let patience = self.patience;
+                self.patience = (patience * 2).min(RETRY.1);
+                return self.beside(async move {
+                    // A full disk tells nobody when it has room again.
+                    tokio::time::sleep(patience).await;
+                    Fact::Retry
+                });
             };
-            if let Some(Unsaid { exit: Some(mark), .. }) = self.unsaid.pop_front() {
+            self.patience = RETRY.0;
+            let Some(Unsaid { event: said, ack }) = self.unsaid.pop_front() else {
+                return;
+            };
+            if said.exit.is_some() {
                 stage!("exit.journaled");
-                self.mark(mark.exec.as_ref(), number);
+                self.mark(said.exec_id.as_ref(), event.cursor.number);
                 stage!("exit.marked");
-                if let Some(number) = mark.ack {
-                    self.ack(number);
+                if let Some(exec) = said.exec_id {
+                    self.exec_told(&exec);
                 }
+            }
+            if let Some(number) = ack {
+                self.ack(number);
             }
         }
     }

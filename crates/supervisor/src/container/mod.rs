@@ -14,15 +14,17 @@ mod stop;
 mod task;
 mod view;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use berth_core::state::Input;
 use berth_core::{ErrorCode, ExecId, ExitStatus, Incarnation, Signal, TerminalSize};
 use berth_record::Folder;
 use berth_wire::shim as wire;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::Error;
+use crate::env::History;
 use crate::gate::Permit;
 use crate::reply::Reply;
 use crate::shim::CallError;
@@ -42,6 +44,7 @@ pub(crate) struct Handle {
     wishes: mpsc::Sender<Wish>,
     /// `None` until it is adopted.
     view: watch::Receiver<Option<Arc<Snapshot>>>,
+    hint: Arc<OnceLock<Arc<Snapshot>>>,
 }
 
 pub(crate) enum Wish {
@@ -127,10 +130,16 @@ pub(crate) enum Fact {
     Shim(wire::Event),
     /// The connection of this number has ended.
     ShimGone(u64),
-    /// The shim was found again, or it is sure that it is gone.
-    Relinked(Option<(Link, wire::StateResponse)>),
+    /// The shim was found again and said how it is, or it is sure that it is gone.
+    Relinked(Option<(Link, wire::StateResponse, History)>),
     /// How the init ended, found out without a shim.
     Buried(ExitStatus),
+    /// What the shim says, asked when so many pauses and resumes had been; `until` then it is asked again.
+    State {
+        freezes: u64,
+        state: Option<wire::State>,
+        until: Instant,
+    },
     /// It was resumed so that it can die.
     Thawed,
     /// The shim answered a call that changes this if it succeeded.
@@ -146,7 +155,8 @@ pub(crate) enum Fact {
     ExecDeleted {
         exec: ExecId,
         result: Result<(), CallError>,
-        reply: Reply<Deleted>,
+        /// `None` = the container itself forgets it.
+        reply: Option<Reply<Deleted>>,
     },
     Removed(remove::Removed),
     /// Time to try again what the journal did not take.
@@ -267,6 +277,22 @@ impl Handle {
         };
         // An error: it is gone.
         let _ = view.wait_for(shown).await;
+    }
+
+    /// By this time at the latest: if it is not adopted by then, as its record has it. `None` = nothing is known of it, or it is gone.
+    pub(crate) async fn snapshot_by(&self, deadline: Instant) -> Option<Arc<Snapshot>> {
+        match self.now() {
+            Some(snapshot) => Some(snapshot),
+            None => match tokio::time::timeout_at(deadline, self.snapshot()).await {
+                Ok(snapshot) => snapshot,
+                Err(_) => self.now().or_else(|| self.hint.get().cloned()),
+            },
+        }
+    }
+
+    /// For who waits for the next change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.view.clone()
     }
 
     /// How the init or the exec ended, when it has. `None` = there is no such exec, or it was deleted before it ended.

@@ -15,7 +15,7 @@ use tokio::time::Duration;
 use super::launch::create_request;
 use super::task::Task;
 use super::{Fact, Link};
-use crate::env::Env;
+use crate::env::{Env, History};
 use crate::shim::CallError;
 use crate::stage::stage;
 use crate::store::{self, Tomb};
@@ -288,12 +288,13 @@ pub(crate) fn expect(env: &Arc<Env>, tomb: &Tomb) {
 }
 
 /// One that an earlier daemon buried: it may have died before it could tell.
-pub(crate) async fn resume(env: Arc<Env>, tomb: Tomb) {
-    tell_deleted(&env, &tomb).await;
+pub(crate) async fn resume(env: Arc<Env>, tomb: Tomb, history: History) {
+    tell_deleted(&env, &tomb, &history).await;
+    drop(history);
     clean_up(env, tomb, Duration::ZERO).await;
 }
 
-async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb) {
+async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb, history: &History) {
     let record = tomb
         .open(&env.layout)
         .ok()
@@ -301,7 +302,7 @@ async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb) {
     let Some(Ok(incarnation)) = record.map(|record| record.incarnation.parse()) else {
         return;
     };
-    let told = env.told().await;
+    let told = env.told(history).await;
     if !told.has(incarnation, None, EventKind::Created) || told.has(incarnation, None, EventKind::Deleted) {
         return;
     }
@@ -315,9 +316,10 @@ async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb) {
         exit: None,
         stages: Vec::new(),
         message: String::new(),
+        oom_kills: 0,
     };
-    while let Err(error) = env.bus.publish(event.clone()) {
-        tracing::error!(container = %tomb.key, %error, "that it was deleted could not be told yet; it is tried again");
+    // The bus logs why.
+    while env.bus.publish(event.clone()).is_err() {
         // A deadline for the wait.
         tokio::time::sleep(RETRY.0).await;
     }

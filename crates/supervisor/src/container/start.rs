@@ -136,14 +136,15 @@ impl Task {
     pub(super) fn send_start(&mut self) {
         let deadline = self.start_timeout();
         let (key, link) = (self.key.clone(), self.link.clone());
-        // Before it is sent: a daemon that dies after this is asked again by the same request id.
-        if let Some(folder) = self.folder.as_ref().filter(|_| !self.start_request_id.is_empty()) {
+        // Before it is sent: the daemon that comes after this one completes it, and may be asked again by the same request id.
+        if let Some(folder) = self.folder.as_ref().filter(|_| !self.record.start_sent) {
             let record = ContainerRecord {
                 start_request_id: self.start_request_id.clone(),
+                start_sent: true,
                 ..self.record.clone()
             };
             if let Err(error) = folder.write_container(&record) {
-                tracing::warn!(container = %self.key, %error, "the request of a start could not be noted");
+                tracing::warn!(container = %self.key, %error, "a start could not be noted");
             }
         }
         self.beside(async move {
@@ -192,6 +193,7 @@ impl Task {
                 }
                 self.count_start();
                 self.record.started_at = self.env.clock.now();
+                self.record.start_sent = true;
                 self.record.start_request_id = std::mem::take(&mut self.start_request_id);
                 self.input(Input::Started, None);
                 if let Some(Starter::Start(reply)) = starter {

@@ -1,14 +1,13 @@
 //! Stop: the stop signal, then SIGKILL, then the exit.
 
-use berth_core::{ErrorCode, ExitStatus, Signal};
-use berth_wire::rpc::Method;
-use berth_wire::shim as wire;
+use berth_core::{ContainerKey, ErrorCode, ExitStatus, Signal};
 use tokio::time::Duration;
+use tokio::time::error::Elapsed;
 
-use super::calls;
 use super::task::Task;
+use super::{Handle, Wish, calls};
 use crate::Error;
-use crate::reply::Reply;
+use crate::reply::{self, Reply};
 use crate::stage::stage;
 use crate::types::StopSpec;
 
@@ -18,9 +17,6 @@ const HANGS: Duration = Duration::from_secs(10);
 impl Task {
     pub(super) fn begin_stop(&mut self, spec: StopSpec, reply: Reply<ExitStatus>) {
         stage!("stop.begun");
-        let Some(link) = self.link.clone() else {
-            return reply.send(Err(calls::no_shim("stop", &self.key)));
-        };
         let Some(handle) = self.env.registry.get(&self.key) else {
             return;
         };
@@ -29,33 +25,13 @@ impl Task {
         let patience = spec
             .timeout
             .unwrap_or(Duration::from_millis(self.record.stop_timeout_ms));
-        let (key, deadline) = (self.key.clone(), self.env.config().shim.call_timeout);
+        let key = self.key.clone();
         tokio::spawn(async move {
-            let send = async |signal: Signal, all| {
-                let signal = signal.number();
-                let request = wire::SignalRequest {
-                    exec_id: String::new(),
-                    signal,
-                    all,
-                    request_id: String::new(),
-                };
-                // It may have ended just now, and its end is what is waited for.
-                let sent = link
-                    .client
-                    .call::<wire::SignalResponse>(Method::Signal, &request, deadline)
-                    .await;
-                if let Err(error) = sent {
-                    tracing::debug!(container = %key, %error, signal, "a signal of stop was not delivered");
-                }
-            };
             reply.stage("waiting for its end");
-            send(signal, false).await;
-            stage!("stop.signalled");
-            let mut exit = tokio::time::timeout(patience, handle.ended(None)).await;
+            let mut exit = ended_by(&handle, &key, signal, false, patience).await;
             if exit.is_err() {
                 reply.stage("killed");
-                send(Signal::KILL, true).await;
-                exit = tokio::time::timeout(HANGS, handle.ended(None)).await;
+                exit = ended_by(&handle, &key, Signal::KILL, true, HANGS).await;
             }
             stage!("stop.ended");
             reply.send(match exit {
@@ -66,6 +42,7 @@ impl Task {
                     &key,
                     "the container was deleted before it ended",
                 )),
+                Err(_) if handle.now().is_some_and(|s| s.view.shim_pid == 0) => Err(calls::no_shim("stop", &key)),
                 Err(_) => {
                     let message = format!(
                         "it has not ended {} s after SIGKILL: a process hangs in the kernel (see /proc/PID/stack); \
@@ -78,4 +55,49 @@ impl Task {
             stage!("stop.answered");
         });
     }
+}
+
+/// Sends the signal and waits for the end. A signal that did not arrive is sent again when the container has changed: its shim is
+/// there again, say.
+async fn ended_by(
+    handle: &Handle,
+    key: &ContainerKey,
+    signal: Signal,
+    all: bool,
+    patience: Duration,
+) -> Result<Option<ExitStatus>, Elapsed> {
+    let sending = async {
+        let mut changes = handle.watch();
+        loop {
+            changes.mark_unchanged();
+            let (reply, answer) = reply::unnamed("stop", key);
+            let wish = Wish::Signal {
+                exec: None,
+                signal,
+                all,
+                request_id: String::new(),
+                reply,
+            };
+            if handle.wish(wish).await.is_err() {
+                break;
+            }
+            match answer.get().await {
+                Ok(()) => break,
+                // It may have ended just now, and its end is what is waited for.
+                Err(error) => tracing::debug!(container = %key, %error, %signal, "a signal of stop was not delivered"),
+            }
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        stage!("stop.signalled");
+        std::future::pending().await
+    };
+    tokio::time::timeout(patience, async {
+        tokio::select! {
+            exit = handle.ended(None) => exit,
+            never = sending => never,
+        }
+    })
+    .await
 }

@@ -1,20 +1,20 @@
 //! The task of one container: takes facts before wishes, asks `berth_core::state` what follows, and does it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use berth_core::state::{Action, Input, State, Verdict, step};
 use berth_core::{ContainerKey, ErrorCode, EventKind, ExecId, ExitStatus, Incarnation};
 use berth_record::{ContainerRecord, Folder, StateRecord};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::execs::Exec;
-use super::exits::{Ending, Unsaid};
+use super::exits::{self, Ending, Unsaid};
 use super::remove::Removed;
 use super::{Change, FACTS, Fact, Handle, Link, Snapshot, Starter, WISHES, Wish};
 use crate::Error;
-use crate::env::Env;
+use crate::env::{Env, History};
 use crate::gate::Permit;
 use crate::reply::Reply;
 use crate::stage::stage;
@@ -31,6 +31,8 @@ pub(crate) struct Task {
     pub(super) pid: u32,
     pub(super) cgroup: String,
     pub(super) oom_kills: u64,
+    /// Of these somebody was told.
+    pub(super) oom_told: u64,
     pub(super) execs: BTreeMap<ExecId, Exec>,
     /// The init's end, once it was told.
     pub(super) exit: Option<ExitStatus>,
@@ -39,6 +41,8 @@ pub(crate) struct Task {
     /// Events that the journal did not take yet, in order.
     pub(super) unsaid: VecDeque<Unsaid>,
     pub(super) retrying: bool,
+    /// Until the journal is tried again.
+    pub(super) patience: Duration,
     /// Why the start failed.
     pub(super) failure: Option<Error>,
     /// Until it is made.
@@ -54,6 +58,14 @@ pub(crate) struct Task {
     pub(super) removing: bool,
     pub(super) removed: Removed,
     joiners: Vec<Reply<Deleted>>,
+    /// As long as it is being adopted.
+    pub(super) history: History,
+    /// What List tells until then.
+    pub(super) hint: Arc<OnceLock<Arc<Snapshot>>>,
+    /// An earlier task of this container ended by a defect.
+    again: bool,
+    /// Pauses and resumes asked of the shim so far: what it says of itself counts only if there was none since it was asked.
+    pub(super) freezes: u64,
     view: watch::Sender<Option<Arc<Snapshot>>>,
     pub(super) facts_in: mpsc::Sender<Fact>,
     facts: mpsc::Receiver<Fact>,
@@ -86,19 +98,58 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// A container that an earlier daemon left. The id is taken at once, the rest is found out in its own task; wishes wait for it.
-pub(crate) fn adopt(env: &Arc<Env>, key: ContainerKey) {
+/// A container that an earlier daemon left, or an earlier task of this one. The id is taken at once, the rest is found out in its
+/// own task; wishes wait for it.
+pub(crate) fn adopt(env: &Arc<Env>, key: ContainerKey, history: &History) {
+    adopt_again(env, key, history, false);
+}
+
+fn adopt_again(env: &Arc<Env>, key: ContainerKey, history: &History, again: bool) {
     let record = ContainerRecord::default();
     let (mut task, handle) = Task::new(env, key, Incarnation::from_bytes([0; 16]), record);
     if !env.registry.reserve(&task.key, handle) {
         return;
     }
-    env.adopting.send_modify(|n| *n += 1);
+    task.history = history.clone();
+    task.again = again;
+    let adopting = Adopting::new(env);
     tokio::spawn(async move {
         task.find_out().await;
-        task.env.adopting.send_modify(|n| *n -= 1);
+        task.history = History::default();
+        drop(adopting);
         task.serve().await;
     });
+}
+
+/// Counts one adoption that goes on, however it ends.
+struct Adopting(Arc<Env>);
+
+impl Adopting {
+    fn new(env: &Arc<Env>) -> Self {
+        env.adopting.send_modify(|n| *n += 1);
+        Self(env.clone())
+    }
+}
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        self.0.adopting.send_modify(|n| *n -= 1);
+    }
+}
+
+/// A defect of ours ends one task, and costs the container no more than a crash of the daemon does: it is adopted again. If that
+/// fails as well, its id is free for the doctor and the next daemon to look at.
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.done || !std::thread::panicking() {
+            return;
+        }
+        tracing::error!(container = %self.key, "its task ended by a defect of the daemon; please report it");
+        self.env.registry.remove(&self.key);
+        if !self.again {
+            adopt_again(&self.env, self.key.clone(), &History::default(), true);
+        }
+    }
 }
 
 impl Task {
@@ -106,9 +157,11 @@ impl Task {
         let (wishes_in, wishes) = mpsc::channel(WISHES);
         let (facts_in, facts) = mpsc::channel(FACTS);
         let view = watch::Sender::new(None);
+        let hint = Arc::default();
         let handle = Handle {
             wishes: wishes_in,
             view: view.subscribe(),
+            hint: Arc::clone(&hint),
         };
         let task = Self {
             env: env.clone(),
@@ -121,11 +174,13 @@ impl Task {
             pid: 0,
             cgroup: String::new(),
             oom_kills: 0,
+            oom_told: 0,
             execs: BTreeMap::new(),
             exit: None,
             ending: None,
             unsaid: VecDeque::new(),
             retrying: false,
+            patience: exits::RETRY.0,
             failure: None,
             bundle: None,
             starter: None,
@@ -137,6 +192,10 @@ impl Task {
             removing: false,
             removed: Removed::default(),
             joiners: Vec::new(),
+            history: History::default(),
+            hint,
+            again: false,
+            freezes: 0,
             view,
             facts_in,
             facts,
@@ -194,6 +253,20 @@ impl Task {
     }
 
     fn wish(&mut self, wish: Wish) {
+        let wish = match wish {
+            // The start that an earlier daemon sent for this request.
+            Wish::Start { request_id, reply }
+                if self.state == State::Starting
+                    && self.starter.is_none()
+                    && !request_id.is_empty()
+                    && request_id == self.start_request_id =>
+            {
+                reply.stage("starting");
+                self.starter = Some(Starter::Start(reply));
+                return;
+            }
+            wish => wish,
+        };
         match wish.input() {
             Some(input) => self.input(input, Some(wish)),
             None => self.any_time(wish),
@@ -358,6 +431,7 @@ impl Task {
             exit: None,
             stages: Vec::new(),
             message: String::new(),
+            oom_kills: 0,
         }
     }
 
@@ -377,15 +451,21 @@ impl Task {
             Fact::StartAnswered(result) => self.start_answered(result),
             Fact::Shim(event) => self.shim_event(event),
             Fact::ShimGone(number) => self.shim_gone(number),
-            Fact::Relinked(link) => self.relinked(link),
+            Fact::Relinked(found) => self.relinked(found),
             Fact::Buried(status) => self.buried(status),
             Fact::Thawed => self.input(Input::Resumed, None),
+            Fact::State { freezes, state, until } => self.state_told(freezes, state, until),
             Fact::Relayed { change, result, reply } => {
                 match change.filter(|_| result.is_ok()) {
                     Some(Change::Paused) => self.input(Input::Paused, None),
                     Some(Change::Resumed) => self.input(Input::Resumed, None),
                     Some(Change::Updated) => self.tell(EventKind::Updated),
                     None => {}
+                }
+                if matches!(change, Some(Change::Paused | Change::Resumed))
+                    && result.as_ref().is_err_and(|e| e.code() == ErrorCode::Timeout)
+                {
+                    self.ask_state();
                 }
                 reply.send(result);
             }

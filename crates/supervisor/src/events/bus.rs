@@ -5,7 +5,7 @@
 //! so that there is no seam between history and live. A reader that the journal's limits have overtaken is told where to go on.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use berth_core::{Cursor, ErrorCode, ExecId, Incarnation};
@@ -32,6 +32,8 @@ pub struct Bus {
 struct Inner {
     epoch: u64,
     state: Mutex<State>,
+    /// The last event could not be written.
+    failing: AtomicBool,
     /// Number of the newest event.
     head: watch::Sender<u64>,
     /// How far each live reader has read.
@@ -53,6 +55,7 @@ impl Bus {
                     journal: Box::new(journal),
                     ring: VecDeque::new(),
                 }),
+                failing: false.into(),
                 head: watch::Sender::new(head),
                 readers: Mutex::new(Vec::new()),
             }),
@@ -60,7 +63,7 @@ impl Bus {
     }
 
     /// Gives the event its number, records it and tells everybody. After an error nobody was told and no number was used; an
-    /// event that must not be lost (an exit) is published again later.
+    /// event that must not be lost (an exit) is published again later. However many events wait, the log tells of it once.
     pub fn publish(&self, what: NewEvent) -> Result<Event, Error> {
         let record = codec::encode(&what);
         let mut state = self.inner.state();
@@ -69,8 +72,14 @@ impl Bus {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::Resources,
                 _ => ErrorCode::Internal,
             };
+            if !self.inner.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!(error = %e, "the event journal can't be written; events wait until it can");
+            }
             Error::new(code, "events", &what.key, format!("write to the event journal: {e}"))
         })?;
+        if self.inner.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the event journal can be written again");
+        }
         let event = Arc::new(Event {
             cursor: self.inner.cursor(number),
             what,

@@ -17,6 +17,7 @@ fn event(namespace: &str, id: &str, kind: EventKind) -> NewEvent {
         exit: None,
         stages: Vec::new(),
         message: String::new(),
+        oom_kills: 0,
     }
 }
 

@@ -31,6 +31,8 @@ struct Stored {
     stages: Vec<StoredStage>,
     #[prost(string, tag = "10")]
     message: String,
+    #[prost(uint64, tag = "11")]
+    oom_kills: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -98,6 +100,7 @@ pub(super) fn encode(event: &NewEvent) -> Vec<u8> {
         exit,
         stages: event.stages.iter().map(stage).collect(),
         message: event.message.clone(),
+        oom_kills: event.oom_kills,
     }
     .encode_to_vec()
 }
@@ -130,6 +133,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<NewEvent, String> {
             })
             .collect(),
         message: stored.message,
+        oom_kills: stored.oom_kills,
     })
 }
 
@@ -172,6 +176,7 @@ mod test {
                     duration: Duration::from_micros(3),
                 }],
                 message: "why".into(),
+                oom_kills: 3,
             };
             assert_eq!(decode(&encode(&event)), Ok(event));
         }

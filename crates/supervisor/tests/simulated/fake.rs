@@ -27,6 +27,8 @@ pub struct World {
     shims: Mutex<HashMap<String, Arc<Shim>>>,
     generation: std::sync::atomic::AtomicU64,
     pub disks: Arc<FakeDisks>,
+    /// Whoever asks for the time next panics.
+    pub defect: std::sync::atomic::AtomicBool,
 }
 
 /// Disks that hang below some folders.
@@ -60,6 +62,7 @@ impl Disks for FakeDisks {
 pub struct Shim {
     state: Mutex<State>,
     changed: Notify,
+    hung_up: Notify,
     /// A process that stands for it in its record.
     stand_in: Mutex<Option<std::process::Child>>,
 }
@@ -83,6 +86,17 @@ struct State {
     being_made: Option<wire::Process>,
     /// Start is refused: another one has been under way and has just succeeded.
     started_before: bool,
+    /// Starts are taken, and wait to be let through.
+    starts_wait: bool,
+    starts: usize,
+    oom_kills: u64,
+    /// Pauses are done and not answered.
+    pauses_quietly: bool,
+    /// Deletes are never answered.
+    hangs_at_delete: bool,
+    /// Execs that it was told to forget.
+    forgotten: Vec<String>,
+    signals: Vec<u32>,
 }
 
 impl World {
@@ -176,6 +190,83 @@ impl Shim {
         (state.started_before, state.started_at) = (true, 1);
     }
 
+    pub fn hold_starts(&self) {
+        self.state.lock().unwrap().starts_wait = true;
+    }
+
+    /// The start that was sent first succeeds.
+    pub fn let_start(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.starts_wait, state.started_at, state.state) = (false, 1, wire::State::Running.into());
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub fn starts(&self) -> usize {
+        self.state.lock().unwrap().starts
+    }
+
+    /// The OOM killer has killed this many so far.
+    pub fn oom(&self, count: u64) {
+        let mut state = self.state.lock().unwrap();
+        state.last += 1;
+        state.oom_kills = count;
+        let number = state.last;
+        state.outbox.push(wire::Event {
+            number,
+            what: Some(What::Oom(wire::OomKill { count })),
+        });
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// An exec ends, long ago by the clock of the tests.
+    pub fn end_exec(&self, exec_id: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.last += 1;
+        let exited = wire::ProcessExited {
+            exec_id: exec_id.into(),
+            pid: 78,
+            exit: Some(wire::Exit {
+                at: i64::MIN / 2 + i64::try_from(state.last).unwrap(),
+                ..Default::default()
+            }),
+        };
+        let number = state.last;
+        state.outbox.push(wire::Event {
+            number,
+            what: Some(What::Exited(exited)),
+        });
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub fn forgotten(&self) -> Vec<String> {
+        self.state.lock().unwrap().forgotten.clone()
+    }
+
+    pub fn pause_quietly(&self) {
+        self.state.lock().unwrap().pauses_quietly = true;
+    }
+
+    /// It has a container that was not started, though Run was asked for.
+    pub fn be_half_made(&self) {
+        self.state.lock().unwrap().state = wire::State::Created.into();
+    }
+
+    /// Every connection ends; new ones are taken.
+    pub fn hang_up(&self) {
+        self.hung_up.notify_waiters();
+    }
+
+    pub fn hang_at_delete(&self) {
+        self.state.lock().unwrap().hangs_at_delete = true;
+    }
+
+    pub fn signals(&self) -> Vec<u32> {
+        self.state.lock().unwrap().signals.clone()
+    }
+
     pub fn untold(&self) -> usize {
         self.state.lock().unwrap().outbox.len()
     }
@@ -247,8 +338,40 @@ impl Shim {
                     }
                     Method::Exec => {
                         let request: wire::ExecRequest = rpc::parse("exec", body).unwrap();
-                        assert!(request.join, "it must not be made again");
-                        tokio::spawn(self.clone().join(to.clone(), frame.stream));
+                        if request.join {
+                            tokio::spawn(self.clone().join(to.clone(), frame.stream));
+                            continue;
+                        }
+                        let made = self.state.lock().unwrap().being_made.is_some();
+                        assert!(!made, "it must not be made again");
+                        let answer = wire::ExecResponse {
+                            pid: 78,
+                            ..Default::default()
+                        };
+                        rpc::response_ok(frame.stream, &answer)
+                    }
+                    Method::Pause => {
+                        let mut state = self.state.lock().unwrap();
+                        state.state = wire::State::Paused.into();
+                        if state.pauses_quietly {
+                            continue;
+                        }
+                        rpc::response_ok(frame.stream, &wire::PauseResponse {})
+                    }
+                    Method::Resume => {
+                        self.state.lock().unwrap().state = wire::State::Running.into();
+                        rpc::response_ok(frame.stream, &wire::ResumeResponse {})
+                    }
+                    Method::Signal => {
+                        let signal = rpc::parse::<wire::SignalRequest>("signal", body).unwrap().signal;
+                        self.state.lock().unwrap().signals.push(signal);
+                        if signal == 9 {
+                            self.end(137);
+                        }
+                        rpc::response_ok(frame.stream, &wire::SignalResponse {})
+                    }
+                    Method::Start if self.takes_start() => {
+                        tokio::spawn(self.clone().refuse_start(to.clone(), frame.stream));
                         continue;
                     }
                     Method::State => rpc::response_ok(frame.stream, &self.state()),
@@ -259,7 +382,17 @@ impl Shim {
                         };
                         Ok(rpc::response_err(frame.stream, "it is running", &failure))
                     }
-                    Method::Delete => rpc::response_ok(frame.stream, &wire::DeleteResponse::default()),
+                    Method::Delete => {
+                        let exec_id = rpc::parse::<wire::DeleteRequest>("delete", body).unwrap().exec_id;
+                        let mut state = self.state.lock().unwrap();
+                        if state.hangs_at_delete {
+                            continue;
+                        }
+                        if !exec_id.is_empty() {
+                            state.forgotten.push(exec_id);
+                        }
+                        rpc::response_ok(frame.stream, &wire::DeleteResponse::default())
+                    }
                     Method::Shutdown => {
                         let answer = rpc::response_ok(frame.stream, &wire::ShutdownResponse {}).unwrap();
                         let mut to = to.lock().await;
@@ -270,8 +403,15 @@ impl Shim {
                 };
                 to.lock().await.write_all(&answer.unwrap()).await?;
             }
-            match from.read(&mut buffer).await? {
-                0 => return Ok(()),
+            let read = tokio::select! {
+                read = from.read(&mut buffer) => read?,
+                () = self.hung_up.notified() => 0,
+            };
+            match read {
+                0 => {
+                    to.lock().await.shutdown().await?;
+                    return Ok(());
+                }
                 count => decoder.push(&buffer[..count]),
             }
         }
@@ -333,8 +473,40 @@ impl Shim {
             state: state.state,
             processes: vec![init],
             last_event: state.last,
+            oom_kills: state.oom_kills,
             being_made: state.being_made.iter().cloned().collect(),
             ..Default::default()
+        }
+    }
+
+    fn takes_start(&self) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state.starts += 1;
+        state.starts_wait
+    }
+
+    /// It waited behind the one that was sent first, and comes too late.
+    async fn refuse_start(
+        self: Arc<Self>,
+        to: Arc<tokio::sync::Mutex<tokio::io::WriteHalf<DuplexStream>>>,
+        stream: u32,
+    ) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.state.lock().unwrap().starts_wait {
+                let failure = wire::Failure {
+                    code: berth_core::ErrorCode::WrongState.number(),
+                    ..Default::default()
+                };
+                // A daemon that has gone hears nothing.
+                let _ = to
+                    .lock()
+                    .await
+                    .write_all(&rpc::response_err(stream, "it is running", &failure))
+                    .await;
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -430,15 +602,22 @@ impl Shims for FakeShims {
     }
 }
 
-struct FakeClock(u64);
+struct FakeClock {
+    generation: u64,
+    world: Arc<World>,
+}
 
 impl Clock for FakeClock {
     fn now(&self) -> i64 {
+        assert!(
+            !self.world.defect.swap(false, std::sync::atomic::Ordering::Relaxed),
+            "a defect, as the test asked for"
+        );
         1_000_000_000
     }
 
     fn generation(&self) -> u64 {
-        self.0
+        self.generation
     }
 }
 
@@ -487,7 +666,10 @@ impl Place {
     pub async fn daemon_with(&self, world: &Arc<World>, config: Config, bus: Bus) -> Supervisor {
         let generation = world.generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         let deps = Deps {
-            clock: Arc::new(FakeClock(generation)),
+            clock: Arc::new(FakeClock {
+                generation,
+                world: world.clone(),
+            }),
             shims: Arc::new(FakeShims(world.clone())),
             disks: world.disks.clone(),
             bus,

@@ -2,6 +2,7 @@
 
 mod disks;
 mod fake;
+mod recovery;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
