@@ -9,6 +9,7 @@ mod authority;
 mod budget;
 mod containerd;
 mod convert;
+mod page;
 mod probe;
 mod publish;
 mod serve;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::{Subject, answer, request};
+use crate::page::page;
 use crate::status::status;
 use crate::stream::{Answers, Ending, Gone, Sink, answers};
 
@@ -311,9 +312,7 @@ impl supervisor_server::Supervisor for Service {
             let namespace = request::namespaces(&subject, &request.namespace)?;
             let labels = request::list_labels(&subject, request.labels)?;
             let views = self.supervisor.list(namespace, labels, request.processes).await?;
-            Ok(v1::ListResponse {
-                containers: views.into_iter().map(answer::container).collect(),
-            })
+            page(&subject, views, request.page_size, &request.after)
         })
         .await
     }
@@ -382,17 +381,20 @@ impl supervisor_server::Supervisor for Service {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let deadline = deadline(&request);
         let mut requests = request.into_inner();
-        let Some(v1::AttachRequest {
-            action: Some(v1::attach_request::Action::Open(open)),
-        }) = requests.message().await?
-        else {
-            let subject = Subject::new("attach", "", "");
-            return Err(status(&subject.refuse(
-                "action",
-                "not `open`",
-                "`open` in the first message",
-            )));
-        };
+        let nobody = Subject::new("attach", "", "");
+        let opening = self.call(&nobody, deadline, async {
+            match requests.message().await {
+                Ok(Some(v1::AttachRequest {
+                    action: Some(v1::attach_request::Action::Open(open)),
+                })) => Ok(open),
+                Ok(_) => Err(nobody.refuse("action", "not `open`", "`open` in the first message")),
+                Err(error) => {
+                    let message = format!("the first message did not come: {}", error.message());
+                    Err(nobody.error(ErrorCode::Cancelled, message))
+                }
+            }
+        });
+        let open = opening.await?.into_inner();
         let subject = subject("attach", &open);
         let attached = self.call(&subject, deadline, async {
             let key = subject.key(&open.namespace, &open.id)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::error::{Error, excerpt};
 
-/// 1 to 128 characters of the caller's choice.
+/// 1 to 128 bytes of the caller's choice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(String);
 
@@ -19,7 +19,7 @@ impl RequestId {
 
     /// Empty = the caller wants no such protection.
     pub fn parse(value: &str) -> Result<Option<Self>, Error> {
-        let length = value.chars().count();
+        let length = value.len();
         if length > Self::MAX {
             return Err(Error::TooLong {
                 what: "request id",
@@ -160,8 +160,9 @@ mod test {
     #[test]
     fn ids_have_a_limit() {
         assert_eq!(RequestId::parse("").unwrap(), None);
-        assert!(RequestId::parse(&"ä".repeat(128)).unwrap().is_some());
+        assert!(RequestId::parse(&"ä".repeat(64)).unwrap().is_some());
         assert!(RequestId::parse(&"x".repeat(129)).is_err());
+        assert!(RequestId::parse(&"ä".repeat(65)).is_err());
     }
 
     proptest! {

@@ -104,6 +104,7 @@ fn print(text: &str) -> Result<(), Error> {
 }
 
 fn serve(flags: &Flags, warnings: &[String]) -> Result<(), Error> {
+    run::hold_signals()?;
     let config = Config::load(flags)?;
     let log = logging::start(&config)?;
     for warning in warnings {

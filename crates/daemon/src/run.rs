@@ -22,6 +22,31 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Connections get this long after it: their last answers are on the way. Streams without end are cut.
 const HANG_UP: Duration = Duration::from_millis(500);
 
+/// Before anything that takes time: signals that only ask for something must not end a daemon that does not listen to them yet. The
+/// handlers stay when this small runtime has gone.
+pub fn hold_signals() -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io {
+            operation: "start",
+            what: "a runtime for signals".into(),
+            source,
+        })?;
+    let _context = runtime.enter();
+    drop(hear(SignalKind::hangup())?);
+    drop(hear(SignalKind::user_defined1())?);
+    Ok(())
+}
+
+fn hear(kind: SignalKind) -> Result<Signal, Error> {
+    signal(kind).map_err(|source| Error::Io {
+        operation: "hear",
+        what: "signals".into(),
+        source,
+    })
+}
+
 pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let shim = process::find_shim(config.shim.as_deref())?;
@@ -191,13 +216,6 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Error> {
-        let hear = |kind| {
-            signal(kind).map_err(|source| Error::Io {
-                operation: "hear",
-                what: "signals".into(),
-                source,
-            })
-        };
         Ok(Signals {
             term: hear(SignalKind::terminate())?,
             int: hear(SignalKind::interrupt())?,

@@ -29,6 +29,22 @@ pub(crate) struct Lanes {
     pub(crate) runtimes: Lane,
 }
 
+impl Lanes {
+    /// Threads that are at work, or about to be.
+    pub(crate) fn busy(&self) -> usize {
+        let lanes = [
+            (LOGS, &self.logs),
+            (BUNDLES, &self.bundles),
+            (KERNEL, &self.kernel),
+            (RUNTIMES, &self.runtimes),
+        ];
+        lanes
+            .iter()
+            .map(|(all, lane)| all.saturating_sub(lane.0.available_permits()))
+            .sum()
+    }
+}
+
 impl Default for Lanes {
     fn default() -> Self {
         Self {

@@ -477,6 +477,11 @@ impl Supervisor {
         }
     }
 
+    /// Threads that are at work on disks, or hang on one.
+    pub fn busy_threads(&self) -> usize {
+        self.env().lanes.busy()
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
         self.env().config()

@@ -62,6 +62,9 @@ impl Filter {
     }
 }
 
+/// Containers asked for at once: any number of them is too many for one message.
+const PAGE: u32 = 1000;
+
 pub async fn ps(context: &Context, args: PsArgs) -> Result<u8> {
     let client = context.client().await?;
     // Exact labels are sorted out by berthd, the rest here.
@@ -78,17 +81,26 @@ pub async fn ps(context: &Context, args: PsArgs) -> Result<u8> {
     } else {
         context.namespace.clone()
     };
-    let request = ListRequest {
+    let mut request = ListRequest {
         namespace,
         labels,
         processes: false,
+        page_size: PAGE,
+        after: String::new(),
     };
-    let mut containers = client
-        .call("ps", "", request, |mut stub, request| async move {
-            stub.list(request).await
-        })
-        .await?
-        .containers;
+    let mut containers = Vec::new();
+    loop {
+        let page = client
+            .call("ps", "", request.clone(), |mut stub, request| async move {
+                stub.list(request).await
+            })
+            .await?;
+        containers.extend(page.containers);
+        request.after = page.next;
+        if request.after.is_empty() {
+            break;
+        }
+    }
     let asks_state = args.filter.iter().any(|filter| matches!(filter, Filter::State(_)));
     containers.retain(|container| {
         (args.all || asks_state || container.state() != ContainerState::Stopped)

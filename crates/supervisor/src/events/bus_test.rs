@@ -247,3 +247,43 @@ proptest! {
         });
     }
 }
+
+/// Counts what is logged as an error.
+struct Errors(Arc<AtomicU64>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_full_journal_is_logged_once() {
+    let mut journal = Memory::new(10);
+    journal.full = true;
+    let bus = Bus::new(journal);
+    let errors = Arc::new(AtomicU64::new(0));
+    tracing::subscriber::with_default(Errors(errors.clone()), || {
+        for id in ["a", "b", "a"] {
+            let refused = bus.publish(event("", id, EventKind::Created)).expect_err("full");
+            assert_eq!(refused.code(), ErrorCode::Resources);
+        }
+    });
+    assert_eq!(errors.load(Ordering::Relaxed), 1);
+}

@@ -33,6 +33,9 @@ pub(crate) enum CallError {
     /// It answered with a failure.
     #[error("{message}")]
     Failed { message: String, failure: Failure },
+    /// It was not sent.
+    #[error("the parameters of {method} are too long: {reason}")]
+    TooLong { method: &'static str, reason: String },
     #[error("the shim's answer to {method} makes no sense: {reason}")]
     Nonsense { method: &'static str, reason: String },
 }
@@ -136,7 +139,7 @@ impl Client {
             answer,
             response: PhantomData,
         };
-        let frame = rpc::request(stream, method, message).map_err(|e| CallError::Nonsense {
+        let frame = rpc::request(stream, method, message).map_err(|e| CallError::TooLong {
             method: method.name(),
             reason: e.to_string(),
         })?;

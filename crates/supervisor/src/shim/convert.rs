@@ -20,6 +20,7 @@ impl CallError {
                 Error::new(ErrorCode::ShimLost, operation, id, format!("{self}{hint}"))
             }
             Self::Timeout { .. } => Error::new(ErrorCode::Timeout, operation, id, self.to_string()),
+            Self::TooLong { .. } => Error::new(ErrorCode::InvalidArgument, operation, id, self.to_string()),
             Self::Nonsense { .. } => Error::new(ErrorCode::Internal, operation, id, self.to_string()),
             Self::Failed { message, failure } => {
                 let code = ErrorCode::from_number(failure.code).unwrap_or(ErrorCode::Internal);

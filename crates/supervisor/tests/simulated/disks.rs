@@ -6,7 +6,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fake::{Place, World};
+use crate::fake::World;
+use crate::place::Place;
 use berth_core::{ContainerKey, ErrorCode, RequestId, Stdio};
 use berth_supervisor::{BLOCKING_THREADS, Error, LogQuery, RunSpec, Started, Supervisor};
 use tokio::task::JoinHandle;
@@ -29,18 +30,22 @@ fn start(supervisor: &Supervisor, spec: RunSpec) -> JoinHandle<Result<Started, E
     tokio::spawn(async move { supervisor.run(spec, None).await })
 }
 
-/// Moves the clock until this is done, by at most `limit`.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+/// Who sees whether anything goes on at all.
+struct Seen(Supervisor, Arc<World>);
+
+/// Moves the clock until this is done, by at most `limit`, and only when every thread that is at work hangs.
+async fn within<T>(Seen(supervisor, world): &Seen, limit: Duration, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
     let began = Instant::now();
     loop {
         tokio::select! {
             biased;
             done = &mut work => return done,
-            () = tokio::time::advance(Duration::from_millis(20)) => {}
+            () = tokio::task::yield_now() => {}
         }
-        // For the threads whose disk does not hang.
-        std::thread::sleep(Duration::from_millis(1));
+        if supervisor.busy_threads() == world.disks.hung() {
+            tokio::time::advance(Duration::from_millis(20)).await;
+        }
         assert!(began.elapsed() <= limit, "not done within {limit:?}");
     }
 }
@@ -67,6 +72,7 @@ fn simulate(test: impl AsyncFnOnce(Place, Arc<World>, Supervisor), name: &str) {
 fn a_hung_log_disk_holds_up_nobody_else() {
     simulate(
         async |place, world, supervisor| {
+            let scene = Seen(supervisor.clone(), world.clone());
             supervisor.run(logged(&place, "a"), None).await.unwrap();
             world.disks.hang(place.path().join("root"));
             let mut hung: Vec<_> = (0..2 * BLOCKING_THREADS)
@@ -84,13 +90,22 @@ fn a_hung_log_disk_holds_up_nobody_else() {
                     tokio::spawn(async move { supervisor.logs(query).await.map(drop) })
                 })
                 .collect();
-            within(Duration::from_secs(1), tokio::time::sleep(Duration::from_millis(500))).await;
-            within(Duration::from_secs(1), supervisor.run(place.spec("", "b"), None))
-                .await
-                .unwrap();
-            let seen = within(Duration::from_secs(1), supervisor.get(key("b"), true)).await;
+            within(
+                &scene,
+                Duration::from_secs(1),
+                tokio::time::sleep(Duration::from_millis(500)),
+            )
+            .await;
+            within(
+                &scene,
+                Duration::from_secs(1),
+                supervisor.run(place.spec("", "b"), None),
+            )
+            .await
+            .unwrap();
+            let seen = within(&scene, Duration::from_secs(1), supervisor.get(key("b"), true)).await;
             assert_eq!(seen.unwrap().pid, 77);
-            let runtimes = within(Duration::from_secs(5), supervisor.runtimes()).await;
+            let runtimes = within(&scene, Duration::from_secs(5), supervisor.runtimes()).await;
             assert!(!runtimes.is_empty());
             assert!(!hung.pop().unwrap().is_finished());
         },
@@ -102,6 +117,7 @@ fn a_hung_log_disk_holds_up_nobody_else() {
 fn hung_bundles_hold_up_nobody_else_and_have_a_deadline() {
     simulate(
         async |place, world, supervisor| {
+            let scene = Seen(supervisor.clone(), world.clone());
             let dead = place.path().join("nfs");
             world.disks.hang(&dead);
             let hung: Vec<_> = (0..2 * BLOCKING_THREADS)
@@ -114,11 +130,18 @@ fn hung_bundles_hold_up_nobody_else_and_have_a_deadline() {
                     start(&supervisor, spec)
                 })
                 .collect();
-            within(Duration::from_secs(2), supervisor.run(place.spec("", "good"), None))
-                .await
-                .unwrap();
+            within(
+                &scene,
+                Duration::from_secs(2),
+                supervisor.run(place.spec("", "good"), None),
+            )
+            .await
+            .unwrap();
             for start in hung {
-                let error = within(Duration::from_secs(20), start).await.unwrap().unwrap_err();
+                let error = within(&scene, Duration::from_secs(20), start)
+                    .await
+                    .unwrap()
+                    .unwrap_err();
                 assert_eq!(error.code(), ErrorCode::Timeout, "{error}");
             }
         },
@@ -130,6 +153,7 @@ fn hung_bundles_hold_up_nobody_else_and_have_a_deadline() {
 fn deadlines_hold_on_a_hung_log_disk_and_the_next_log_of_a_name_is_its_own() {
     simulate(
         async |place, world, supervisor| {
+            let scene = Seen(supervisor.clone(), world.clone());
             let logs = place.path().join("root/logs");
             supervisor.run(logged(&place, "old"), None).await.unwrap();
             fs::write(logs.join("default:old/log"), "old").unwrap();
@@ -140,30 +164,49 @@ fn deadlines_hold_on_a_hung_log_disk_and_the_next_log_of_a_name_is_its_own() {
                 start_timeout: Some(Duration::from_secs(1)),
                 ..logged(&place, "new")
             };
-            let error = within(Duration::from_secs(8), start(&supervisor, spec)).await.unwrap();
+            let error = within(&scene, Duration::from_secs(8), start(&supervisor, spec))
+                .await
+                .unwrap();
             assert_eq!(error.unwrap_err().code(), ErrorCode::Timeout);
             let gone = supervisor.get(key("new"), false).await.unwrap_err();
             assert_eq!(gone.code(), ErrorCode::NotFound);
 
             // A delete answers, and says what is left.
-            let deleted = within(Duration::from_secs(8), supervisor.delete(key("old"), None, true, None));
+            let deleted = within(
+                &scene,
+                Duration::from_secs(8),
+                supervisor.delete(key("old"), None, true, None),
+            );
             let left = deleted.await.unwrap().left;
             assert!(left.len() == 1 && left[0].contains("default:old"), "{left:?}");
 
             // The id is free; a container that keeps no log does not wait for it.
-            within(Duration::from_secs(1), supervisor.run(place.spec("", "old"), None))
-                .await
-                .unwrap();
-            within(Duration::from_secs(1), supervisor.delete(key("old"), None, true, None))
-                .await
-                .unwrap();
+            within(
+                &scene,
+                Duration::from_secs(1),
+                supervisor.run(place.spec("", "old"), None),
+            )
+            .await
+            .unwrap();
+            within(
+                &scene,
+                Duration::from_secs(1),
+                supervisor.delete(key("old"), None, true, None),
+            )
+            .await
+            .unwrap();
 
             // One that keeps a log waits for the disk, and then has its own.
             let next = start(&supervisor, logged(&place, "old"));
-            within(Duration::from_secs(3), tokio::time::sleep(Duration::from_secs(2))).await;
+            within(
+                &scene,
+                Duration::from_secs(3),
+                tokio::time::sleep(Duration::from_secs(2)),
+            )
+            .await;
             assert!(!next.is_finished());
             world.disks.recover();
-            within(Duration::from_secs(5), next).await.unwrap().unwrap();
+            within(&scene, Duration::from_secs(5), next).await.unwrap().unwrap();
             assert!(!logs.join("default:old/log").exists());
             fs::write(logs.join("default:old/log"), "its own").unwrap();
             let clean = async {
@@ -171,7 +214,7 @@ fn deadlines_hold_on_a_hung_log_disk_and_the_next_log_of_a_name_is_its_own() {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             };
-            within(Duration::from_secs(120), clean).await;
+            within(&scene, Duration::from_secs(120), clean).await;
             assert_eq!(fs::read(logs.join("default:old/log")).unwrap(), b"its own");
         },
         "hung-log-folders",
@@ -182,6 +225,7 @@ fn deadlines_hold_on_a_hung_log_disk_and_the_next_log_of_a_name_is_its_own() {
 fn a_repeated_request_does_not_go_with_the_call_that_it_joined() {
     simulate(
         async |place, world, supervisor| {
+            let scene = Seen(supervisor.clone(), world.clone());
             world.disks.hang(place.path().join("bundle"));
             let call = || {
                 let (supervisor, spec) = (supervisor.clone(), place.spec("", "a"));
@@ -195,7 +239,7 @@ fn a_repeated_request_does_not_go_with_the_call_that_it_joined() {
             first.abort();
             tokio::task::yield_now().await;
             world.disks.recover();
-            let started = within(Duration::from_secs(5), again).await.unwrap();
+            let started = within(&scene, Duration::from_secs(5), again).await.unwrap();
             assert_eq!(started.unwrap().pid, 77);
         },
         "joined",

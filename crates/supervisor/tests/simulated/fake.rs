@@ -1,17 +1,14 @@
 //! Shims without processes: they speak the real protocol over memory, and live on when a daemon (a tokio runtime) is dropped.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex};
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use std::{fs, io};
 
+use crate::place::FakeDisks;
 use berth_core::ContainerKey;
-use berth_record::{Folder, Journal, Limits, ProcessRecord, ShimRecord, ShimState};
-use berth_supervisor::events::Bus;
-use berth_supervisor::{
-    BoxFuture, Clock, Config, Deps, Disks, Forked, RunSpec, ShimProcess, ShimStream, Shims, Supervisor,
-};
+use berth_record::{Folder, ProcessRecord, ShimRecord, ShimState};
+use berth_supervisor::{BoxFuture, Forked, ShimProcess, ShimStream, Shims};
 use berth_wire::hello::{self, Hello};
 use berth_wire::rpc::{self, Method};
 use berth_wire::shim::{self as wire, event::What};
@@ -25,36 +22,10 @@ pub const BOOT: &str = "this-boot";
 #[derive(Default)]
 pub struct World {
     shims: Mutex<HashMap<String, Arc<Shim>>>,
-    generation: std::sync::atomic::AtomicU64,
+    pub generation: std::sync::atomic::AtomicU64,
     pub disks: Arc<FakeDisks>,
     /// Whoever asks for the time next panics.
     pub defect: std::sync::atomic::AtomicBool,
-}
-
-/// Disks that hang below some folders.
-#[derive(Default)]
-pub struct FakeDisks {
-    hung: Mutex<Vec<PathBuf>>,
-    changed: Condvar,
-}
-
-impl FakeDisks {
-    pub fn hang(&self, below: impl Into<PathBuf>) {
-        self.hung.lock().unwrap().push(below.into());
-    }
-
-    pub fn recover(&self) {
-        self.hung.lock().unwrap().clear();
-        self.changed.notify_all();
-    }
-}
-
-impl Disks for FakeDisks {
-    fn reach(&self, path: &std::path::Path) -> io::Result<()> {
-        let hangs = |hung: &mut Vec<PathBuf>| hung.iter().any(|below| path.starts_with(below));
-        drop(self.changed.wait_while(self.hung.lock().unwrap(), hangs));
-        Ok(())
-    }
 }
 
 /// One fake shim.
@@ -599,106 +570,5 @@ impl Shims for FakeShims {
             tokio::spawn(self.0.shim(&key).serve(key, folder.clone(), theirs));
             Ok(Box::new(ours) as Box<dyn ShimStream>)
         })
-    }
-}
-
-struct FakeClock {
-    generation: u64,
-    world: Arc<World>,
-}
-
-impl Clock for FakeClock {
-    fn now(&self) -> i64 {
-        assert!(
-            !self.world.defect.swap(false, std::sync::atomic::Ordering::Relaxed),
-            "a defect, as the test asked for"
-        );
-        1_000_000_000
-    }
-
-    fn generation(&self) -> u64 {
-        self.generation
-    }
-}
-
-/// Folders of one test; removed with it.
-pub struct Place(PathBuf);
-
-impl Place {
-    pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("berth-supervisor-{name}-{}", std::process::id()));
-        fs::create_dir_all(path.join("bundle")).unwrap();
-        fs::write(path.join("bundle/config.json"), "{}").unwrap();
-        Self(path)
-    }
-
-    pub fn config(&self) -> Config {
-        let mut config = Config::new(self.0.join("state"), self.0.join("root"), "/nonexistent");
-        // Never called: the shims are fakes.
-        config.runtime.default = "any".into();
-        let runtime = berth_supervisor::Runtime {
-            path: "/nonexistent".into(),
-            ..Default::default()
-        };
-        config.runtime.runtimes.insert("any".into(), runtime);
-        config
-    }
-
-    pub async fn daemon(&self, world: &Arc<World>, config: Config) -> Supervisor {
-        let journal = self.journal(&config);
-        self.daemon_with(world, config, Bus::new(journal)).await
-    }
-
-    pub fn journal(&self, config: &Config) -> Journal {
-        let events = config.state.join("events");
-        fs::create_dir_all(&events).unwrap();
-        let (journal, _) = Journal::open(
-            &events,
-            Limits {
-                events: 1000,
-                bytes: 1 << 20,
-            },
-        )
-        .unwrap();
-        journal
-    }
-
-    pub async fn daemon_with(&self, world: &Arc<World>, config: Config, bus: Bus) -> Supervisor {
-        let generation = world.generation.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        let deps = Deps {
-            clock: Arc::new(FakeClock {
-                generation,
-                world: world.clone(),
-            }),
-            shims: Arc::new(FakeShims(world.clone())),
-            disks: world.disks.clone(),
-            bus,
-            boot_id: BOOT.into(),
-        };
-        Supervisor::open_with(config, deps).await.unwrap()
-    }
-
-    pub fn spec(&self, namespace: &str, id: &str) -> RunSpec {
-        let key = ContainerKey::parse(namespace, id).unwrap();
-        RunSpec {
-            stdio: berth_core::Stdio::null(),
-            ..RunSpec::new(key, self.0.join("bundle"))
-        }
-    }
-
-    /// Names in the containers' folder.
-    pub fn folders(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.join("state/c")).unwrap();
-        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
-    }
-
-    pub fn path(&self) -> &std::path::Path {
-        &self.0
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -2,6 +2,7 @@
 
 mod disks;
 mod fake;
+mod place;
 mod recovery;
 
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fs, io};
 
-use crate::fake::{Place, World};
+use crate::fake::World;
+use crate::place::Place;
 use berth_core::{ContainerKey, ErrorCode, EventKind, ExitReason, ExitStatus, RequestId};
 use berth_supervisor::events::{Bus, EventStream, Journal};
 use berth_supervisor::{ContainerState, Event, EventItem, EventQuery, Since, Supervisor};

@@ -4,7 +4,8 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::fake::{Place, World};
+use crate::fake::World;
+use crate::place::Place;
 use crate::{history, key};
 use berth_core::{ErrorCode, EventKind, RequestId, Stdio};
 use berth_supervisor::{ContainerState, ExecProcess, ExecSpec, StopSpec, Supervisor};
@@ -214,4 +215,23 @@ fn a_defect_ends_a_task_and_not_its_container() {
         supervisor.delete(key("kept"), None, false, None).await.unwrap();
         assert!(fs::read_dir(place.path().join("state/c")).unwrap().next().is_none());
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn parameters_that_no_frame_holds_are_the_callers_mistake() {
+    let (place, world) = (Place::new("long"), World::new());
+    let supervisor = place.daemon(&world, place.config()).await;
+    supervisor.run(place.spec("", "a"), None).await.unwrap();
+    let spec = ExecSpec {
+        exec_id: None,
+        process: ExecProcess::Json(vec![b' '; 5 << 20]),
+        stdio: Stdio::null(),
+    };
+    let error = supervisor.exec(key("a"), spec, None).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    let json = berth_supervisor::Update::Json(vec![b' '; 5 << 20]);
+    let error = supervisor.update(key("a"), json, None).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    assert_eq!(state(&supervisor, "a").await, ContainerState::Running);
+    assert!(supervisor.look(&key("a")).await.unwrap().execs.is_empty());
 }

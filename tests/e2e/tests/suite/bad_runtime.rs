@@ -1,7 +1,7 @@
 //! Runtimes that are not there, hang, lie or die; commands that can't be run; FIFOs; signals; wrong states.
 use berth_e2e::calls::exec_request;
 use berth_e2e::v1::{self, ErrorCode, StdioFifo, stdio};
-use berth_e2e::{Daemon, Options, Runtime, assert_fails, fifo, on_both, proc, until};
+use berth_e2e::{Daemon, Options, Runtime, assert_fails, fifo, on_all, on_both, proc, until};
 
 on_both!(
     unknown_name,
@@ -12,6 +12,10 @@ on_both!(
     killed,
     printing_garbage,
     silent_success_without_a_container,
+    kill_fails_but_the_process_is_gone,
+);
+
+on_all!(
     last_line_is_told,
     command_not_found,
     command_not_executable,
@@ -19,7 +23,6 @@ on_both!(
     fifo_without_reader,
     signals_out_of_range,
     wrong_states,
-    kill_fails_but_the_process_is_gone,
 );
 
 /// Refused, and nothing is left.
@@ -256,7 +259,10 @@ pub async fn wrong_states(rt: Runtime) {
     d.try_start("c").await.expect("start");
     assert_fails(d.api().resume(resume()).await, wrong, &["default/c"]);
     assert_fails(d.try_start("c").await, wrong, &["default/c"]);
+    assert_fails(d.try_delete("c", false).await, wrong, &["default/c", "running"]);
     d.api().pause(pause()).await.expect("pause");
+    assert_fails(d.api().pause(pause()).await, wrong, &["default/c", "already paused"]);
+    assert_fails(d.try_start("c").await, wrong, &["default/c"]);
     assert_fails(d.try_exec(exec("cold")).await, wrong, &["default/c"]);
     assert_fails(d.try_delete("c", false).await, wrong, &["default/c"]);
     d.api().resume(resume()).await.expect("resume");
@@ -268,6 +274,19 @@ pub async fn wrong_states(rt: Runtime) {
     assert_fails(d.api().resume(resume()).await, wrong, &["default/c"]);
     assert_fails(d.api().update(update()).await, wrong, &["default/c"]);
     assert_fails(d.try_signal("c", "", "TERM").await, wrong, &["default/c"]);
+    assert_fails(d.try_signal("c", "", "KILL").await, wrong, &["default/c"]);
+    let close = v1::CloseStdinRequest {
+        id: id(),
+        ..Default::default()
+    };
+    assert_fails(d.api().close_stdin(close).await, wrong, &["default/c"]);
+    let resize = v1::ResizeTerminalRequest {
+        id: id(),
+        width: 80,
+        height: 25,
+        ..Default::default()
+    };
+    assert_fails(d.api().resize_terminal(resize).await, wrong, &["default/c"]);
 }
 
 /// A runtime whose `kill` always fails can't keep a container from being deleted.

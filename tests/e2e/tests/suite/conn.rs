@@ -10,7 +10,9 @@ on_all!(
     thousand_waits_and_a_kill,
     five_thousand_cancels,
     cut_and_garbage_frames,
+    cut_messages,
     oversized_frames,
+    list_in_pages,
     garbage_at_the_shim,
     two_clients_create_one_id,
 );
@@ -121,6 +123,91 @@ pub async fn cut_and_garbage_frames(rt: Runtime) {
     .await;
     alive(&d).await;
     assert_eq!(d.get("c").await.pid, pid);
+}
+
+/// Get on stream 1, with this as the body and all that comes.
+fn get_with(body: &[u8]) -> Vec<u8> {
+    let literal = |name: &[u8], value: &str| [name, &[value.len() as u8], value.as_bytes()].concat();
+    let headers = [
+        // POST, http.
+        vec![0x83, 0x86],
+        literal(&[0x04], "/berth.v1.Supervisor/Get"),
+        literal(&[0x01], "berth"),
+        literal(&[0x0f, 0x10], "application/grpc"),
+        literal(b"\x00\x02te", "trailers"),
+    ]
+    .concat();
+    let frame = |kind: u8, flags: u8, payload: &[u8]| {
+        let length = &(payload.len() as u32).to_be_bytes()[1..];
+        [length, &[kind, flags], &1_u32.to_be_bytes(), payload].concat()
+    };
+    [PREFACE, SETTINGS, &frame(1, 4, &headers), &frame(0, 1, body)].concat()
+}
+
+/// Reads frames until the one that ends stream 1, or an answer to it is past hoping for.
+async fn stream_ends(stream: &mut UnixStream) -> bool {
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).await.is_ok() {
+        let [a, b, c, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        if stream.read_exact(&mut payload).await.is_err() {
+            return false;
+        }
+        // HEADERS that end the stream, or RST_STREAM.
+        if u32::from_be_bytes(id) == 1 && (kind == 1 && flags & 1 == 1 || kind == 3) {
+            return true;
+        }
+    }
+    false
+}
+
+/// A whole HTTP/2 request whose gRPC message is cut, or is none: it is answered, and nobody else notices.
+pub async fn cut_messages(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let message = |flag: u8, length: u32, bytes: &[u8]| [&[flag], &length.to_be_bytes()[..], bytes].concat();
+    let bodies = [
+        vec![],
+        vec![0, 0, 0],
+        message(0, 100, b"\x12\x01c"),
+        message(0, u32::MAX, b"\x12\x01c"),
+        message(1, 3, b"\x12\x01c"),
+        message(9, 3, b"\x12\x01c"),
+        message(0, 4, &[0xff; 4]),
+        // A string that is longer than its message, and one that is no UTF-8.
+        message(0, 3, b"\x12\x09c"),
+        message(0, 4, b"\x12\x02\xff\xfe"),
+    ];
+    for body in bodies {
+        let mut stream = UnixStream::connect(d.socket()).await.expect("connect");
+        stream.write_all(&get_with(&body)).await.expect("write");
+        let ended = within("an answer", LIMIT, stream_ends(&mut stream)).await;
+        assert!(ended, "{body:?} is not answered");
+    }
+    alive(&d).await;
+}
+
+/// A list that is too long for one message comes in pages.
+pub async fn list_in_pages(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    for id in ["a", "b", "c"] {
+        d.try_create(d.sleeper(id).spec()).await.expect("create");
+    }
+    let page = async |after: &str| {
+        let request = v1::ListRequest {
+            page_size: 2,
+            after: after.into(),
+            ..Default::default()
+        };
+        let page = within("list", LIMIT, d.api().list(request)).await?.into_inner();
+        let ids: Vec<_> = page.containers.into_iter().map(|c| c.id).collect();
+        Ok::<_, tonic::Status>((ids.concat(), page.next))
+    };
+    let (first, next) = page("").await.expect("the first page");
+    assert_eq!((first.as_str(), next.as_str()), ("ab", "default/b"));
+    d.delete("b").await;
+    let (second, next) = page(&next).await.expect("the second page");
+    assert_eq!((second.as_str(), next.as_str()), ("c", ""));
+    berth_e2e::assert_fails(page("no name").await, ErrorCode::InvalidArgument, &["after"]);
 }
 
 pub async fn oversized_frames(rt: Runtime) {

@@ -167,6 +167,45 @@ async fn reload(rt: Runtime) {
     .await;
 }
 
+/// A reload that is asked for before the daemon has read its file for the first time does not end it.
+#[tokio::test]
+async fn an_early_reload_is_no_end() {
+    let dir = temporary("early");
+    let (config, plain) = (dir.join("config.toml"), dir.join("plain"));
+    berth_e2e::fifo::make(&config);
+    std::fs::write(&plain, "").expect("config");
+    let mut daemon = Command::new(binary("berthd"))
+        .arg("--config")
+        .arg(&config)
+        .arg("--address")
+        .arg(dir.join("s.sock"))
+        .arg("--state")
+        .arg(dir.join("state"))
+        .arg("--root")
+        .arg(dir.join("root"))
+        .spawn()
+        .expect("berthd");
+    // Opens as soon as the daemon does.
+    let writer = std::fs::File::options()
+        .write(true)
+        .open(&config)
+        .expect("the daemon reads");
+    proc::kill(daemon.id(), Signal::HUP);
+    proc::kill(daemon.id(), Signal::USR1);
+    std::fs::rename(&plain, &config).expect("a plain file for the reload");
+    drop(writer);
+    until("it serves", || {
+        if let Some(status) = daemon.try_wait().expect("wait") {
+            panic!("berthd ended: {status}");
+        }
+        std::os::unix::net::UnixStream::connect(dir.join("s.sock")).ok()
+    })
+    .await;
+    proc::kill(daemon.id(), Signal::TERM);
+    until("it ended", || daemon.try_wait().expect("wait")).await;
+    std::fs::remove_dir_all(dir).expect("remove");
+}
+
 /// Whatever the umask: folders 0711 and 0700, sockets 0660 and 0600, the rest 0600.
 async fn modes_of_files(rt: Runtime) {
     use std::os::unix::fs::PermissionsExt;
