@@ -78,6 +78,11 @@ fn connect(socket: Option<&PathBuf>) -> Result<Option<OwnedFd>, Failure> {
     socket.map(connect).transpose()
 }
 
+/// Beside the containers, under a name that none of them can have.
+fn filters(root: &Path) -> PathBuf {
+    root.join("@seccomp")
+}
+
 fn write_pid(file: Option<&PathBuf>, pid: u32) -> Result<(), Failure> {
     let Some(path) = file else { return Ok(()) };
     let tell = |e| Failure::new(&format!("pid file {}", path.display()), e);
@@ -133,6 +138,7 @@ fn create(cli: &Cli, create: &Create) -> Result<Container, Failure> {
         new_keyring: !create.no_new_keyring,
         preserve_fds,
         sibling: false,
+        filters: Some(&filters(root)),
     })?;
     let told = tell_pidfd(pidfd_socket.as_ref(), container.pid, "standard");
     if let Err(failure) = told.and_then(|()| write_pid(create.pid_file.as_ref(), container.pid)) {
@@ -171,6 +177,7 @@ fn exec(cli: &Cli, exec: &Exec) -> Result<i32, Failure> {
         None => from_flags(&container, exec)?,
     };
     let pidfd_socket = connect(exec.pidfd_socket.as_ref())?;
+    let filters = filters(&cli.root);
     let options = ExecOptions {
         process: &process,
         ignore_paused: exec.ignore_paused,
@@ -178,6 +185,7 @@ fn exec(cli: &Cli, exec: &Exec) -> Result<i32, Failure> {
         console: connect(exec.console_socket.as_ref())?,
         preserve_fds: preserved::count(exec.preserve_fds)?.1,
         sibling: false,
+        filters: Some(&filters),
     };
     let pid = berth_oci::exec(&container, options)?;
     tell_pidfd(pidfd_socket.as_ref(), pid, "setns")?;

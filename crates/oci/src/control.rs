@@ -1,5 +1,6 @@
 //! Calls on a container that exists: start, signals, pause, update, delete.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -29,9 +30,21 @@ impl Container {
             return Err(self.wrong_state("start", status));
         }
         let mut channel = Channel::from_fd(self.connect()?);
-        channel.send(&Message::Start).step("start", &self.id)?;
+        let outcome = self.let_run(&mut channel, &|| self.spec().map(Cow::Owned));
+        self.started()?;
+        outcome?;
+        self.poststart(&self.spec()?)
+    }
+
+    /// Says to the init process that it may execve, and waits until it has.
+    pub(crate) fn let_run<'a>(
+        &self,
+        channel: &mut Channel,
+        spec: &dyn Fn() -> Result<Cow<'a, Spec>, OciError>,
+    ) -> Result<(), OciError> {
+        channel.tell(&Message::Start)?;
         let introduce = |number| {
-            let spec = self.spec()?;
+            let spec = spec()?;
             let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
             let filter = profile.map(Filter::compile).transpose()?;
             match filter.as_ref().and_then(Filter::listener) {
@@ -39,18 +52,18 @@ impl Container {
                 None => Err(OciError::InitLost),
             }
         };
-        let outcome = match channel.receive_introducing(&introduce) {
+        match channel.receive_introducing(&introduce) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => Err(OciError::InitLost),
             Err(error) => Err(error),
-        };
-        self.started()?;
-        outcome?;
-        let spec = self.spec()?;
-        if let Some(all) = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref()) {
-            hooks::run_all("poststart", all, &self.state(Status::Running, &spec).to_string())?;
         }
-        Ok(())
+    }
+
+    pub(crate) fn poststart(&self, spec: &Spec) -> Result<(), OciError> {
+        match spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref()) {
+            Some(all) => hooks::run_all("poststart", all, &self.state(Status::Running, spec).to_string()),
+            None => Ok(()),
+        }
     }
 
     /// Signals the init process.
@@ -217,6 +230,8 @@ pub fn list(root: &Path) -> Result<Vec<String>, OciError> {
     let mut ids: Vec<String> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
+        // What is not a container's has a name that none can have.
+        .filter(|name| state::check_id(name).is_ok())
         .collect();
     ids.sort();
     Ok(ids)

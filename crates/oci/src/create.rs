@@ -3,6 +3,7 @@
 //! Runs in a creator, a forked single-threaded process that may block and that joins namespaces without a way back. What
 //! fails undoes everything: the init process is killed, the cgroups that were made are removed.
 
+use std::borrow::Cow;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct CreateOptions<'a> {
     pub preserve_fds: u32,
     /// The init process becomes the child of the caller's parent.
     pub sibling: bool,
+    /// A folder of the caller's where compiled seccomp programs are kept.
+    pub filters: Option<&'a Path>,
 }
 
 /// Makes the container.
@@ -54,19 +57,56 @@ pub struct CreateOptions<'a> {
 /// # Errors
 /// See [`OciError`]; nothing is left behind.
 pub fn create(options: CreateOptions<'_>) -> Result<Container, OciError> {
-    let spec = options.spec;
-    let plan = Plan::new(spec, options.id, options.bundle)?;
+    make(options, true).map(|made| made.container)
+}
+
+/// Makes the container and lets it run, if `go` says so once it is made. What [`create`] and [`Container::start`] do in two processes
+/// that must find each other again is one conversation here.
+///
+/// # Errors
+/// As [`create`] until `go` was asked, and if it says no; from then on as [`Container::start`], and the container is the caller's to
+/// delete.
+pub fn run(options: CreateOptions<'_>, go: &mut dyn FnMut(&Container) -> bool) -> Result<Container, OciError> {
+    let (spec, root, id, sibling) = (options.spec, options.root, options.id, options.sibling);
+    let Made {
+        container,
+        pidfd,
+        mut channel,
+    } = make(options, false)?;
+    if !go(&container) {
+        kill(container.pid, &pidfd, sibling);
+        container.cgroups.undo();
+        let _ = rdt::remove(spec, id);
+        // The caller has given it up; a later delete finds what would not go.
+        let _ = state::forget(root, id);
+        return Err(OciError::InitLost);
+    }
+    container.let_run(&mut channel, &|| Ok(Cow::Borrowed(spec)))?;
+    container.poststart(spec)?;
+    Ok(container)
+}
+
+/// A container whose init process waits for its start.
+struct Made {
+    container: Container,
+    pidfd: OwnedFd,
+    channel: Channel,
+}
+
+/// `listens`: the start comes over a socket in the container's folder, and not over the channel.
+fn make(options: CreateOptions<'_>, listens: bool) -> Result<Made, OciError> {
+    let plan = Plan::new(options.spec, options.id, options.bundle, options.filters)?;
     let folder = state::claim(options.root, options.id)?;
     let (root, id) = (options.root, options.id);
-    create_in(folder, options, &plan).inspect_err(|_| {
+    make_in(folder, options, &plan, listens).inspect_err(|_| {
         // What kept the folder from going is what kept the container from coming: the first error is the one to tell.
         let _ = state::forget(root, id);
     })
 }
 
-fn create_in(folder: PathBuf, options: CreateOptions<'_>, plan: &Plan) -> Result<Container, OciError> {
+fn make_in(folder: PathBuf, options: CreateOptions<'_>, plan: &Plan, listens: bool) -> Result<Made, OciError> {
     let (id, bundle, text, sibling) = (options.id, options.bundle, options.spec_text, options.sibling);
-    let ear = state::listen(&folder)?;
+    let ear = listens.then(|| state::listen(&folder)).transpose()?;
     let linux = options.spec.linux().as_ref();
     let path = linux
         .and_then(|linux| linux.cgroups_path().as_ref())
@@ -77,13 +117,21 @@ fn create_in(folder: PathBuf, options: CreateOptions<'_>, plan: &Plan) -> Result
     let mut container = Container::new(folder, id, bundle, cgroups);
     container.save(text)?;
     container.cgroups.make(resources)?;
-    let Made { pid, pidfd, start_time } =
-        make_process(options, plan, &container.cgroups, ear).inspect_err(|_| container.cgroups.undo())?;
+    let Init {
+        pid,
+        pidfd,
+        start_time,
+        channel,
+    } = make_process(options, plan, &container.cgroups, ear).inspect_err(|_| container.cgroups.undo())?;
     container.has_init(pid, start_time).inspect_err(|_| {
         kill(pid, &pidfd, sibling);
         container.cgroups.undo();
     })?;
-    Ok(container)
+    Ok(Made {
+        container,
+        pidfd,
+        channel,
+    })
 }
 
 /// Ends an init process that will not be used. It may have ended by itself: then there is nothing to kill.
@@ -96,10 +144,11 @@ fn kill(pid: u32, pidfd: &OwnedFd, sibling: bool) {
 }
 
 /// The init process.
-struct Made {
+struct Init {
     pid: u32,
     pidfd: OwnedFd,
     start_time: u64,
+    channel: Channel,
 }
 
 /// Read while the process is known to live: its parent may reap it at any moment, and the number be another's then.
@@ -111,7 +160,12 @@ fn start_time(pid: u32, pidfd: &OwnedFd) -> Result<u64, OciError> {
     }
 }
 
-fn make_process(options: CreateOptions<'_>, plan: &Plan, cgroups: &Cgroups, ear: OwnedFd) -> Result<Made, OciError> {
+fn make_process(
+    options: CreateOptions<'_>,
+    plan: &Plan,
+    cgroups: &Cgroups,
+    ear: Option<OwnedFd>,
+) -> Result<Init, OciError> {
     let (ours, theirs) = Channel::pair().step("make", "socketpair")?;
     let mounts = plan.sources.then(|| berth_sys::socket::seqpacket_pair(false));
     let (to_init, from_creator) = mounts.transpose().step("make", "socketpair")?.unzip();
@@ -163,7 +217,12 @@ fn make_process(options: CreateOptions<'_>, plan: &Plan, cgroups: &Cgroups, ear:
         .own_time()
         .and_then(|()| attend(spec, bundle, plan, cgroups, (pid, &pidfd), to_init, &mut channel));
     match attended.and_then(|()| start_time(pid, &pidfd)) {
-        Ok(start_time) => Ok(Made { pid, pidfd, start_time }),
+        Ok(start_time) => Ok(Init {
+            pid,
+            pidfd,
+            start_time,
+            channel,
+        }),
         Err(error) => {
             // One that has ended by itself knows better than whoever ran into its end.
             let ended = matches!(process::has_ended(&pidfd), Ok(true));

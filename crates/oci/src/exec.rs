@@ -39,6 +39,8 @@ pub struct ExecOptions<'a> {
     pub preserve_fds: u32,
     /// The process becomes the child of the caller's parent.
     pub sibling: bool,
+    /// A folder of the caller's where compiled seccomp programs are kept.
+    pub filters: Option<&'a Path>,
 }
 
 /// Starts the process and answers its pid once it was exec'ed.
@@ -61,7 +63,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     let linux = spec.linux().as_ref();
     let seccomp = linux
         .and_then(|linux| linux.seccomp().as_ref())
-        .map(Filter::compile)
+        .map(|profile| Filter::compile_once(profile, options.filters))
         .transpose()?;
     let doors = container.cgroups.doors()?;
     let init = container.init()?.ok_or_else(|| wrong(Status::Stopped))?;

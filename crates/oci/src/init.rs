@@ -31,8 +31,8 @@ pub(crate) struct Inside<'a> {
     pub channel: Channel,
     /// Where mounts come from that the creator makes.
     pub mounts: Option<OwnedFd>,
-    /// Where the start is heard: a listening socket in the container's state folder.
-    pub ear: OwnedFd,
+    /// Where the start is heard: a listening socket in the container's state folder; `None` = over the channel.
+    pub ear: Option<OwnedFd>,
     /// Where the terminal's master goes.
     pub console: Option<OwnedFd>,
     /// Instead of the creator's own.
@@ -69,7 +69,7 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     if let Some(stdio) = inside.stdio {
         berth_sys::execve::set_stdio(stdio).step("set", "standard descriptors")?;
     }
-    let needed = [Some(inside.channel.as_fd()), Some(inside.ear.as_fd())];
+    let needed = [Some(inside.channel.as_fd()), inside.ear.as_ref().map(AsFd::as_fd)];
     let console = inside.console.as_ref().map(AsFd::as_fd);
     let mounts = inside.mounts.as_ref().map(AsFd::as_fd);
     let joined = plan.join.iter().map(|(_, namespace, _)| Some(namespace.as_fd()));
@@ -167,7 +167,10 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
     if !plan.join_first {
         inside.channel.expect(&Message::Joined)?;
     }
-    inside.channel = Channel::from_fd(berth_sys::execve::accept_root(inside.ear.as_fd()).step("wait for", "start")?);
+    if let Some(ear) = &inside.ear {
+        let connected = berth_sys::execve::accept_root(ear.as_fd()).step("wait for", "start")?;
+        inside.channel = Channel::from_fd(connected);
+    }
     inside.channel.expect(&Message::Start)?;
     if let Some(all) = inside
         .spec

@@ -39,7 +39,7 @@ mod sysctl;
 pub use cgroup::Cgroups;
 pub use clock::rfc3339;
 pub use control::{delete, list};
-pub use create::{CreateOptions, create};
+pub use create::{CreateOptions, create, run};
 pub use error::OciError;
 pub use events::Event;
 pub use exec::{ExecOptions, exec};

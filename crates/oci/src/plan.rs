@@ -242,11 +242,11 @@ impl Plan {
         Ok(())
     }
 
-    /// Reads the spec and opens the namespaces to join.
+    /// Reads the spec and opens the namespaces to join. `filters`: where compiled seccomp programs are kept.
     ///
     /// # Errors
     /// A field with a value that can't be, a namespace path that can't be opened.
-    pub(crate) fn new(spec: &Spec, id: &str, bundle: &Path) -> Result<Plan, OciError> {
+    pub(crate) fn new(spec: &Spec, id: &str, bundle: &Path, filters: Option<&Path>) -> Result<Plan, OciError> {
         let linux = spec
             .linux()
             .as_ref()
@@ -282,7 +282,10 @@ impl Plan {
             let some = |list: &Option<Vec<oci_spec::runtime::Hook>>| list.as_ref().is_some_and(|list| !list.is_empty());
             some(hooks.prestart()) || some(hooks.create_runtime()) || some(hooks.create_container())
         });
-        let seccomp = linux.seccomp().as_ref().map(Filter::compile).transpose()?;
+        let profile = linux.seccomp().as_ref();
+        let seccomp = profile
+            .map(|profile| Filter::compile_once(profile, filters))
+            .transpose()?;
         let maps_users = new.contains(Namespaces::USER);
         let joins_users = join.iter().any(|(kind, _, _)| *kind == Namespaces::USER);
         Ok(Plan {

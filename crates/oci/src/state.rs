@@ -68,7 +68,7 @@ pub(crate) fn claim(root: &Path, id: &str) -> Result<PathBuf, OciError> {
     }
 }
 
-fn check_id(id: &str) -> Result<(), OciError> {
+pub(crate) fn check_id(id: &str) -> Result<(), OciError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_+-.:".contains(c);
     if id.is_empty() || id.len() > 255 || matches!(id, "." | "..") || !id.chars().all(legal) {
         return Err(OciError::field(
@@ -103,10 +103,10 @@ impl Container {
     pub(crate) fn save(&self, spec: &[u8]) -> Result<(), OciError> {
         let opened = dir::open(&self.folder).step("open", self.folder.display())?;
         file::write_aside(&opened, "config.json", spec, 0o600).step("write", "config.json")?;
-        self.save_state()
+        self.save_state(&opened)
     }
 
-    fn save_state(&self) -> Result<(), OciError> {
+    fn save_state(&self, opened: &OwnedFd) -> Result<(), OciError> {
         let state = json!({
             "ociVersion": crate::SPEC_VERSION,
             "id": self.id,
@@ -114,14 +114,13 @@ impl Container {
             "bundle": self.bundle,
             "berth": { "version": 1, "startTime": self.start_time, "cgroups": self.cgroups.to_json() },
         });
-        let opened = dir::open(&self.folder).step("open", self.folder.display())?;
         let text = format!("{state:#}\n");
-        file::write_aside(&opened, "state.json", text.as_bytes(), 0o600).step("write", "state.json")
+        file::write_aside(opened, "state.json", text.as_bytes(), 0o600).step("write", "state.json")
     }
 
     pub(crate) fn has_init(&mut self, pid: u32, start_time: u64) -> Result<(), OciError> {
         (self.pid, self.start_time) = (pid, start_time);
-        self.save_state()
+        self.save_state(&dir::open(&self.folder).step("open", self.folder.display())?)
     }
 
     /// Finds a container below `root`.

@@ -1,7 +1,7 @@
 //! Where everything lies.
 //!
 //! ```text
-//! STATE/ 0711      daemon.lock  berthd.sock  events/  c/NS:ID/ 0700
+//! STATE/ 0711      daemon.lock  berthd.sock  events/  c/NS:ID/ 0700  seccomp/ 0700
 //!                  io.containerd.runtime.v2.task/NS/ID/ 0700   bundles made for containerd's API, where containerd has them
 //! ROOT/  0711      logs/NS:ID/ 0700
 //! ```
@@ -16,6 +16,9 @@ use berth_core::ContainerKey;
 use berth_sys::{dir, file};
 
 use crate::Error;
+
+/// Of compiled seccomp programs, in the state folder; whoever has a container's folder finds it two folders above.
+pub const FILTERS: &str = "seccomp";
 
 /// The two folders of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]

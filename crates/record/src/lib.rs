@@ -21,7 +21,7 @@ mod types;
 pub use error::Error;
 pub use folder::{Folder, SOCKET};
 pub use journal::{Journal, Limits};
-pub use layout::{Layout, Lock, folder_name, parse_folder_name};
+pub use layout::{FILTERS, Layout, Lock, folder_name, parse_folder_name};
 pub use scan::{Index, Loaded, Verdict, judge, known, load, scan};
 pub use types::{
     ContainerRecord, DriverKind, ExecRecord, ExitRecord, FormatRecord, PolicyRecord, ProcessRecord, ReasonRecord,

@@ -10,6 +10,15 @@ use crate::Error;
 pub trait Driver {
     /// Makes the container up to the point where `start` only has to let it run. On failure nothing is left of it.
     fn create(&self, args: &CreateArgs<'_>) -> Result<Created, Error>;
+    /// `create`, then `start` if `go` says so: it is asked once the process is made. A driver that still holds the process then needs
+    /// not find it again. A failure after `go` was asked leaves the container to a `delete`.
+    fn run(&self, args: &CreateArgs<'_>, go: &mut dyn FnMut(&Created) -> bool) -> Result<Created, Error> {
+        let created = self.create(args)?;
+        if go(&created) {
+            self.start(&args.call)?;
+        }
+        Ok(created)
+    }
     /// Lets the init process execute the container's command.
     fn start(&self, call: &Call<'_>) -> Result<(), Error>;
     /// Starts another process in the container. Returns its pid as this pid namespace sees it.
@@ -82,9 +91,20 @@ pub struct ExecArgs<'a> {
 }
 
 /// A process that a driver made. Its parent is the subreaper, so the pid is good until that one reaps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     pub pid: u32,
+    /// What a driver knows of it that made everything itself; otherwise /proc has to tell.
+    pub known: Option<Known>,
+}
+
+/// What need not be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Field 22 of /proc/PID/stat.
+    pub start_time: u64,
+    /// The group that counts what the OOM killer does was made for this container.
+    pub has_new_group: bool,
 }
 
 /// What a runtime says about a container.

@@ -11,7 +11,7 @@ use std::{
 use berth_core::ErrorCode;
 use berth_oci::{Container, CreateOptions, ExecOptions, OciError, oci_spec::runtime as spec};
 
-use crate::{Call, CreateArgs, Created, Driver, Error, ExecArgs, Features, State, Status, Stdio};
+use crate::{Call, CreateArgs, Created, Driver, Error, ExecArgs, Features, Known, State, Status, Stdio};
 
 /// The driver's parameters; it holds nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,21 +20,25 @@ pub struct Embedded {
     pub root: PathBuf,
     pub no_pivot_root: bool,
     pub no_new_keyring: bool,
+    /// A folder where compiled seccomp programs are kept, for all containers.
+    pub filters: Option<PathBuf>,
 }
 
 impl Embedded {
     fn load(&self, operation: &'static str, call: &Call<'_>) -> Result<Container, Error> {
         Container::load(&self.root, call.id).map_err(|error| refused(operation, call.id, &error))
     }
-}
 
-impl Driver for Embedded {
-    fn create(&self, args: &CreateArgs<'_>) -> Result<Created, Error> {
+    fn make(
+        &self,
+        args: &CreateArgs<'_>,
+        how: impl FnOnce(CreateOptions<'_>) -> Result<Container, OciError>,
+    ) -> Result<Created, Error> {
         let id = args.call.id;
         let fail = |error: OciError| refused("create", id, &error);
         let (spec, text) = berth_oci::load(args.bundle).map_err(fail)?;
         let (stdio, console) = ends("create", id, args.stdio)?;
-        let container = berth_oci::create(CreateOptions {
+        let container = how(CreateOptions {
             root: &self.root,
             id,
             bundle: args.bundle,
@@ -46,9 +50,20 @@ impl Driver for Embedded {
             new_keyring: !self.no_new_keyring,
             preserve_fds: 0,
             sibling: true,
+            filters: self.filters.as_deref(),
         });
-        Ok(Created {
-            pid: container.map_err(fail)?.pid,
+        container.map(|container| made(&container)).map_err(fail)
+    }
+}
+
+impl Driver for Embedded {
+    fn create(&self, args: &CreateArgs<'_>) -> Result<Created, Error> {
+        self.make(args, |options| berth_oci::create(options))
+    }
+
+    fn run(&self, args: &CreateArgs<'_>, go: &mut dyn FnMut(&Created) -> bool) -> Result<Created, Error> {
+        self.make(args, |options| {
+            berth_oci::run(options, &mut |container| go(&made(container)))
         })
     }
 
@@ -74,9 +89,10 @@ impl Driver for Embedded {
             console,
             preserve_fds: 0,
             sibling: true,
+            filters: self.filters.as_deref(),
         };
         let pid = berth_oci::exec(&container, options).map_err(|error| refused("exec", id, &error))?;
-        Ok(Created { pid })
+        Ok(Created { pid, known: None })
     }
 
     fn kill_all(&self, call: &Call<'_>, signal: u32) -> Result<(), Error> {
@@ -134,6 +150,18 @@ impl Driver for Embedded {
         let version = format!("berth {}", env!("CARGO_PKG_VERSION"));
         let features = berth_oci::features(&version);
         Ok(Features { version, features })
+    }
+}
+
+/// A container with its init process, as the driver tells of it.
+fn made(container: &Container) -> Created {
+    let known = Some(Known {
+        start_time: container.start_time,
+        has_new_group: container.cgroups.has_new_memory_group(),
+    });
+    Created {
+        pid: container.pid,
+        known,
     }
 }
 

@@ -19,7 +19,7 @@ mod testing;
 
 pub use bundle::{Bundle, CONFIG_LIMIT};
 pub use command::Command;
-pub use driver::{Call, CreateArgs, Created, Driver, ExecArgs, Features, State, Status, Stdio};
+pub use driver::{Call, CreateArgs, Created, Driver, ExecArgs, Features, Known, State, Status, Stdio};
 pub use embedded::Embedded;
 pub use error::Error;
 pub use process::{Overrides, Rlimit, check_process, exec_process};

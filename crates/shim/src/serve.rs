@@ -11,16 +11,15 @@ use crate::shim::Shim;
 /// Serves one container until Shutdown. `name` is NAMESPACE/ID, `folder` the container's, `first` a socket to whoever asked.
 pub fn serve(name: &str, folder: OwnedFd, first: OwnedFd) -> Result<(), Error> {
     settle(name)?;
-    let mut shim = Shim::new(name, folder, first)?;
-    process::malloc_trim();
-    shim.run().map_err(Error::io("serve", "epoll"))
+    // Memory goes back to the kernel when the first call is answered.
+    Shim::new(name, folder, first)?
+        .run()
+        .map_err(Error::io("serve", "epoll"))
 }
 
 /// What a shim is in the system, before it knows its container.
 fn settle(name: &str) -> Result<(), Error> {
     let settle = || {
-        // Whatever the template has set, an ignored SIGCHLD above all.
-        process::reset_signals()?;
         process::set_child_subreaper()?;
         process::umask(0o077);
         // The template ignores SIGCHLD so that shims don't become its zombies; here an ignored SIGCHLD would lose every exit.

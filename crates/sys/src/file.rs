@@ -168,6 +168,12 @@ pub fn overwrite(folder: impl AsFd, name: impl AsRef<OsStr>, bytes: &[u8]) -> io
     file.set_len(bytes.len() as u64)
 }
 
+/// Whether a file or folder belongs to the caller and nobody else may write to it.
+pub fn is_ours_alone(file: impl AsFd) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0)
+}
+
 /// In the same folder; replaces what is there.
 pub fn rename_at(folder: impl AsFd, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> io::Result<()> {
     Ok(renameat(&folder, from.as_ref(), &folder, to.as_ref())?)

@@ -57,27 +57,36 @@ pub fn ensure_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
-    let mut here = open(root, Path::new("."), OFlags::PATH | OFlags::DIRECTORY)?;
+    let make = |folder: BorrowedFd<'_>, name: &std::ffi::OsStr| {
+        match fs::mkdirat(folder, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        open(folder, Path::new(name), flags)
+    };
+    let mut components = normal(path)?.into_iter().peekable();
     let mut so_far = PathBuf::new();
-    for component in normal(path)? {
+    let mut here = None;
+    while let Some(component) = components.next() {
         so_far.push(component);
-        // Always from the root, so that a link in the middle is resolved inside it.
-        here = match open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match fs::mkdirat(&here, component, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                open(
-                    here.as_fd(),
-                    Path::new(component),
-                    OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW,
-                )?
-            }
-            other => other?,
+        // Always from the root, so that a link in the middle is resolved inside it. The last is known to be missing.
+        let known = match components.peek() {
+            Some(_) => open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY),
+            None => Err(io::ErrorKind::NotFound.into()),
         };
+        let next = match known {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(here.as_ref().map_or(root, |here: &OwnedFd| here.as_fd()), component)
+            }
+            other => other,
+        };
+        here = Some(next?);
     }
-    Ok(here)
+    match here {
+        Some(here) => Ok(here),
+        None => open(root, Path::new("."), OFlags::PATH | OFlags::DIRECTORY),
+    }
 }
 
 /// Opens the file `path` below `root` with O_PATH and makes it, empty and 0644, if it is missing, with the folders above it.

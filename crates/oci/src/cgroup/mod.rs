@@ -48,9 +48,17 @@ impl Cgroups {
     ///
     /// # Errors
     /// A controller that is not mounted but needed, a limit that the kernel refuses. What was made is gone again.
-    pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
+    pub(crate) fn make(&mut self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
         match self {
             Cgroups::V1(groups) => groups.make(resources),
+        }
+    }
+
+    /// Whether the group that counts what the OOM killer does was made for this container.
+    #[must_use]
+    pub fn has_new_memory_group(&self) -> bool {
+        match self {
+            Cgroups::V1(groups) => groups.has_new_memory_group(),
         }
     }
 

@@ -49,11 +49,10 @@ impl V1 {
                 absolute if absolute.starts_with('/') => mount.join(&absolute[1..]),
                 relative => mount.join(own.trim_start_matches('/')).join(relative),
             };
-            let existed = folder.is_dir();
             groups.push(Group {
                 controllers: controllers.to_owned(),
                 folder,
-                existed,
+                existed: false,
             });
         }
         if groups.is_empty() {
@@ -64,31 +63,55 @@ impl V1 {
         Ok(V1 { groups })
     }
 
-    pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
-        // They would be frozen, limited and killed with the container.
-        let there = self.processes().step("list processes of", "linux.cgroupsPath")?;
-        if let Some(pid) = there.first() {
-            let value = format!("process {pid} is in it");
-            return Err(OciError::field(
-                "linux.cgroupsPath",
-                value,
-                "a cgroup without processes",
-            ));
-        }
+    pub(crate) fn make(&mut self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
         let settings = values::for_new(resources, self.folder("devices").is_some());
-        let done = self.make_folders().and_then(|()| self.apply(&settings));
+        let done = self
+            .make_folders()
+            .and_then(|()| self.check_empty())
+            .and_then(|()| self.apply(&settings));
         if done.is_err() {
             self.undo();
         }
         done
     }
 
-    fn make_folders(&self) -> Result<(), OciError> {
-        for group in &self.groups {
+    fn make_folders(&mut self) -> Result<(), OciError> {
+        // One that was not reached is not ours to remove either.
+        self.groups.iter_mut().for_each(|group| group.existed = true);
+        for group in &mut self.groups {
             let cpuset = group.controllers.split(',').any(|name| name == "cpuset");
-            make_folder(&group.folder, cpuset).step("make cgroup", group.folder.display())?;
+            let made = make_folder(&group.folder).step("make cgroup", group.folder.display())?;
+            group.existed = !made;
+            if cpuset {
+                inherit_cpuset(&group.folder).step("make cgroup", group.folder.display())?;
+            }
         }
         Ok(())
+    }
+
+    /// What is in it already would be frozen, limited and killed with the container.
+    fn check_empty(&self) -> Result<(), OciError> {
+        if self.groups.iter().all(|group| !group.existed) {
+            return Ok(());
+        }
+        let there = self.processes().step("list processes of", "linux.cgroupsPath")?;
+        match there.first() {
+            None => Ok(()),
+            Some(pid) => {
+                let value = format!("process {pid} is in it");
+                Err(OciError::field(
+                    "linux.cgroupsPath",
+                    value,
+                    "a cgroup without processes",
+                ))
+            }
+        }
+    }
+
+    /// Whether the group that counts what the OOM killer does was made for this container.
+    pub(crate) fn has_new_memory_group(&self) -> bool {
+        let mut all = self.groups.iter();
+        all.any(|group| !group.existed && group.controllers.split(',').any(|name| name == "memory"))
     }
 
     /// Writes settings in order.
@@ -303,22 +326,22 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV)
 }
 
-/// Makes a folder and what is missing above it. Parents stay when the container goes, as runc leaves them: another
-/// container may be on its way into them.
-fn make_folder(folder: &Path, cpuset: bool) -> io::Result<()> {
-    match fs::create_dir(folder) {
-        // It was there, or another start makes a common parent at the same moment.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+/// Makes a folder and what is missing above it; answers whether it was not there. Parents stay when the container goes, as runc
+/// leaves them: another container may be on its way into them.
+fn make_folder(folder: &Path) -> io::Result<bool> {
+    let made = match fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_folder(folder.parent().ok_or(error)?, cpuset)?;
-            match fs::create_dir(folder) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other?,
-            }
+            make_folder(folder.parent().ok_or(error)?)?;
+            fs::create_dir(folder)
         }
-        other => other?,
+        other => other,
+    };
+    match made {
+        Ok(()) => Ok(true),
+        // It was there, or another start makes a common parent at the same moment.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
-    if cpuset { inherit_cpuset(folder) } else { Ok(()) }
 }
 
 /// A new cpuset is empty, and no process may enter it before it has cpus and memory nodes. Whoever comes first gives them; a parent
@@ -330,10 +353,12 @@ fn inherit_cpuset(folder: &Path) -> io::Result<()> {
             continue;
         }
         let parent = folder.parent().ok_or(io::ErrorKind::NotFound)?;
-        if read(parent)?.trim().is_empty() {
+        let mut value = read(parent)?;
+        if value.trim().is_empty() {
             inherit_cpuset(parent)?;
+            value = read(parent)?;
         }
-        write(&folder.join(file), read(parent)?.trim())?;
+        write(&folder.join(file), value.trim())?;
     }
     Ok(())
 }

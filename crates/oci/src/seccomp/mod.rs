@@ -3,12 +3,14 @@
 //! Unknown names of system calls are left out, as runc does: a profile is written for many kernels. The program is made
 //! in the creator, never in the container's own process.
 
+mod cache;
 mod listener;
 mod names;
 mod newer;
 
 use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use berth_sys::credentials;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, ScmpVersion};
@@ -31,44 +33,14 @@ impl Filter {
     /// # Errors
     /// A field that libseccomp refuses, by name.
     pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, OciError> {
-        let refuse = |what: String| {
-            move |source: libseccomp::error::SeccompError| OciError::Step {
-                step: "compile seccomp",
-                what,
-                source: io::Error::other(source.to_string()),
-            }
-        };
-        let listener = Listener::of(profile)?;
-        let default = names::action(profile.default_action(), profile.default_errno_ret())?;
-        let mut context = ScmpFilterContext::new(default).map_err(refuse("defaultAction".into()))?;
-        for arch in profile.architectures().iter().flatten() {
-            context
-                .add_arch(names::architecture(*arch)?)
-                .map_err(refuse(format!("architecture {arch:?}")))?;
-        }
-        for rule in profile.syscalls().iter().flatten() {
-            let act = names::action(rule.action(), rule.errno_ret())?;
-            // libseccomp refuses a rule that does what happens anyway.
-            if act == default {
-                continue;
-            }
-            let args = rule.args().as_deref().unwrap_or_default();
-            for name in rule.names() {
-                let Ok(call) = ScmpSyscall::from_name(name) else {
-                    continue;
-                };
-                add(&mut context, act, call, args).map_err(refuse(name.clone()))?;
-            }
-        }
-        let mut file = berth_sys::spawn::memory_file("seccomp").step("make", "memfd")?;
-        context.export_bpf(&file).map_err(refuse("the program".into()))?;
+        Filter::compile_once(profile, None)
+    }
 
-        let mut program = newer::program(profile, default)?;
-        file.rewind()
-            .and_then(|()| file.read_to_end(&mut program))
-            .step("read", "seccomp program")?;
+    /// The same; its program is kept in a folder, if there is one, and taken from there the next time.
+    pub(crate) fn compile_once(profile: &LinuxSeccomp, folder: Option<&Path>) -> Result<Filter, OciError> {
+        let listener = Listener::of(profile)?;
         Ok(Filter {
-            program,
+            program: cache::program(folder, profile, || compile(profile))?,
             flags: flags(profile, listener.is_some()),
             listener,
         })
@@ -94,6 +66,45 @@ impl Filter {
     pub(crate) fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
     }
+}
+
+fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, OciError> {
+    let refuse = |what: String| {
+        move |source: libseccomp::error::SeccompError| OciError::Step {
+            step: "compile seccomp",
+            what,
+            source: io::Error::other(source.to_string()),
+        }
+    };
+    let default = names::action(profile.default_action(), profile.default_errno_ret())?;
+    let mut context = ScmpFilterContext::new(default).map_err(refuse("defaultAction".into()))?;
+    for arch in profile.architectures().iter().flatten() {
+        context
+            .add_arch(names::architecture(*arch)?)
+            .map_err(refuse(format!("architecture {arch:?}")))?;
+    }
+    for rule in profile.syscalls().iter().flatten() {
+        let act = names::action(rule.action(), rule.errno_ret())?;
+        // libseccomp refuses a rule that does what happens anyway.
+        if act == default {
+            continue;
+        }
+        let args = rule.args().as_deref().unwrap_or_default();
+        for name in rule.names() {
+            let Ok(call) = ScmpSyscall::from_name(name) else {
+                continue;
+            };
+            add(&mut context, act, call, args).map_err(refuse(name.clone()))?;
+        }
+    }
+    let mut file = berth_sys::spawn::memory_file("seccomp").step("make", "memfd")?;
+    context.export_bpf(&file).map_err(refuse("the program".into()))?;
+
+    let mut program = newer::program(profile, default)?;
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut program))
+        .step("read", "seccomp program")?;
+    Ok(program)
 }
 
 /// Without the field runc takes SPEC_ALLOW, which costs a container no mitigation that the host does without.

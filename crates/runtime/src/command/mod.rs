@@ -202,7 +202,7 @@ impl Command {
             read_pid(&pid_file).map_err(|problem| Error::broken(operation, call.id, &problem, output.last_line))
         });
         remove(&pid_file);
-        Ok(Created { pid: pid? })
+        Ok(Created { pid: pid?, known: None })
     }
 
     /// Removes what a failed `create` left, unless the name turns out to be another bundle's container.

@@ -95,7 +95,7 @@ impl From<runtime::Error> for Failed {
     }
 }
 
-fn driver(of: &shim::Driver) -> Result<Box<dyn Driver>, Failed> {
+fn driver(of: &shim::Driver, work: &Path) -> Result<Box<dyn Driver>, Failed> {
     match &of.kind {
         Some(Kind::Command(command)) => Ok(Box::new(runtime::Command {
             binary: command.binary.clone().into(),
@@ -109,6 +109,8 @@ fn driver(of: &shim::Driver) -> Result<Box<dyn Driver>, Failed> {
             root: embedded.root.clone().into(),
             no_pivot_root: embedded.no_pivot_root,
             no_new_keyring: embedded.no_new_keyring,
+            // From STATE/c/NS:ID.
+            filters: Some(work.join("../..").join(berth_record::FILTERS)),
         })),
         None => Err(failed(ErrorCode::InvalidArgument, "no driver")),
     }
@@ -126,7 +128,7 @@ struct At<'a> {
 /// Does the job and tells how it went; the last report is `done` or `failed`.
 pub fn run(setting: &Setting, job: &Job, ends: Option<&Ends>, shim: &OwnedFd) {
     let work = PathBuf::from(format!("/proc/self/fd/{}", setting.folder.as_raw_fd()));
-    let driver = match driver(&setting.driver) {
+    let driver = match driver(&setting.driver, &work) {
         Ok(driver) => driver,
         Err(failed) => {
             return Report {
@@ -171,11 +173,7 @@ impl At<'_> {
         };
         match job {
             Job::Create { start } => {
-                self.create(&call, ends)?;
-                if *start {
-                    self.wait_for_loop()?;
-                    self.stage("start", |at| at.driver.start(&call))?;
-                }
+                self.create(&call, ends, *start)?;
             }
             Job::Start => self.stage("start", |at| at.driver.start(&call))?,
             Job::Exec(exec) => self.exec(&call, exec, ends)?,
@@ -199,15 +197,18 @@ impl At<'_> {
     fn stage<T, E>(&mut self, name: &str, work: impl FnOnce(&Self) -> Result<T, E>) -> Result<T, E> {
         let begun = Instant::now();
         let done = work(self);
-        let duration_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.stages.push(StageTime {
-            name: name.into(),
-            duration_us,
-        });
+        self.note(name, begun.elapsed());
         done
     }
 
-    fn create(&mut self, call: &Call<'_>, ends: Option<&Ends>) -> Result<(), Failed> {
+    fn note(&mut self, stage: &str, took: Duration) {
+        self.stages.push(StageTime {
+            name: stage.into(),
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+
+    fn create(&mut self, call: &Call<'_>, ends: Option<&Ends>, start: bool) -> Result<(), Failed> {
         let setting = self.setting;
         let console = self.console(ends);
         let opened = self.opened(ends)?;
@@ -225,13 +226,24 @@ impl At<'_> {
             bundle: &setting.bundle,
             stdio,
         };
-        let created = self.stage("create", |at| at.driver.create(&args))?;
-        let told = self.tell_created(created.pid);
-        if told.is_err() {
-            // Whatever it has made, nobody will supervise it.
-            let _ = self.driver.delete(call, true);
+        if !start {
+            let created = self.stage("create", |at| at.driver.create(&args))?;
+            return self.tell_or_undo(call, &created);
         }
-        told
+        let (begun, mut made, mut refusal) = (Instant::now(), None, None);
+        let run = self.driver.run(&args, &mut |created| {
+            made = Some(begun.elapsed());
+            let told = self.tell_or_undo(call, created);
+            refusal = told.and_then(|()| self.wait_for_loop()).err();
+            refusal.is_none()
+        });
+        let create = made.unwrap_or_else(|| begun.elapsed());
+        self.note("create", create);
+        if let Some(failed) = refusal {
+            return Err(failed);
+        }
+        self.note("start", begun.elapsed().saturating_sub(create));
+        run.map(drop).map_err(Failed::from)
     }
 
     fn exec(&mut self, call: &Call<'_>, exec: &Exec, ends: Option<&Ends>) -> Result<(), Failed> {
@@ -246,7 +258,7 @@ impl At<'_> {
             stdio,
         };
         let created = self.stage("exec", |at| at.driver.exec(&args))?;
-        self.tell_created(created.pid)
+        self.tell_created(&created)
     }
 
     /// Until the loop has taken note of the init: its record is written and its terminal has its size before it runs.
@@ -291,7 +303,17 @@ impl At<'_> {
         Ok(given)
     }
 
-    fn tell_created(&mut self, pid: u32) -> Result<(), Failed> {
+    fn tell_or_undo(&self, call: &Call<'_>, made: &runtime::Created) -> Result<(), Failed> {
+        let told = self.tell_created(made);
+        if told.is_err() {
+            // Whatever it has made, nobody will supervise it.
+            let _ = self.driver.delete(call, true);
+        }
+        told
+    }
+
+    fn tell_created(&self, made: &runtime::Created) -> Result<(), Failed> {
+        let pid = made.pid;
         let gone = |error| {
             failed(
                 ErrorCode::Runtime,
@@ -307,9 +329,14 @@ impl At<'_> {
             ));
         }
         // Nobody reaps it before the loop knows it, so it is there even if it has ended.
-        let start_time = process::start_time(pid).map_err(gone)?;
+        let start_time = match &made.known {
+            Some(known) => known.start_time,
+            None => process::start_time(pid).map_err(gone)?,
+        };
         let place = Place::of(pid).unwrap_or_default();
-        let oom_kills = place.oom_kills();
+        // The counters of a group that was made for it begin with it.
+        let fresh = made.known.as_ref().is_some_and(|known| known.has_new_group);
+        let oom_kills = if fresh { 0 } else { place.oom_kills() };
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
         // A zombie has no namespaces any more, and nothing that could outlive it.
         let own_pid_namespace = match (namespace(&pid.to_string()), namespace("self")) {

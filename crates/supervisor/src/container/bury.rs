@@ -114,7 +114,7 @@ async fn answering(
     env: &Arc<Env>,
     folder: &Arc<Folder>,
     process: Arc<ShimProcess>,
-    facts: &mpsc::Sender<Fact>,
+    facts: &mpsc::Sender<Box<Fact>>,
 ) -> Result<(Link, wire::StateResponse), String> {
     let link = connect(env, folder, process, facts).await?;
     let deadline = env.config().shim.adopt_timeout;
@@ -130,7 +130,7 @@ pub(super) async fn connect(
     env: &Arc<Env>,
     folder: &Arc<Folder>,
     process: Arc<ShimProcess>,
-    facts: &mpsc::Sender<Fact>,
+    facts: &mpsc::Sender<Box<Fact>>,
 ) -> Result<Link, String> {
     let deadline = env.config().shim.adopt_timeout;
     let connecting = tokio::time::timeout(deadline, env.shims.connect(folder)).await;

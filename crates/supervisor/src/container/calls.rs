@@ -174,7 +174,7 @@ impl Task {
             let result = link.client.call::<R>(method, &request, deadline).await;
             let result = result.map(drop).map_err(|e| e.into_error(operation, &key));
             // By way of the task, so that the caller finds the container changed.
-            let _ = facts.send(Fact::Relayed { change, result, reply }).await;
+            let _ = facts.send(Box::new(Fact::Relayed { change, result, reply })).await;
         });
     }
 
@@ -256,7 +256,7 @@ impl Task {
                 .call::<wire::ResumeResponse>(Method::Resume, &request, deadline)
                 .await
             {
-                Ok(_) => drop(facts.send(Fact::Thawed).await),
+                Ok(_) => drop(facts.send(Box::new(Fact::Thawed)).await),
                 Err(error) => {
                     tracing::warn!(container = %key, %error, "a paused container could not be resumed to end it")
                 }

@@ -44,7 +44,7 @@ struct Launch {
     record: ContainerRecord,
     bundle: Option<Box<MadeBundle>>,
     operation: &'static str,
-    facts: mpsc::Sender<Fact>,
+    facts: mpsc::Sender<Box<Fact>>,
 }
 
 impl Task {

@@ -24,7 +24,7 @@ impl Link {
         env: &Env,
         stream: Box<dyn Stream>,
         process: Arc<ShimProcess>,
-        facts: &mpsc::Sender<Fact>,
+        facts: &mpsc::Sender<Box<Fact>>,
     ) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
@@ -39,7 +39,7 @@ impl Link {
                 };
                 if let Some(facts) = facts.upgrade() {
                     // A task that has ended wants no news.
-                    let _ = facts.send(fact).await;
+                    let _ = facts.send(Box::new(fact)).await;
                 }
             });
             sending
@@ -55,7 +55,7 @@ impl Link {
         env: &Env,
         folder: &Arc<Folder>,
         key: &ContainerKey,
-        facts: &mpsc::Sender<Fact>,
+        facts: &mpsc::Sender<Box<Fact>>,
     ) -> std::io::Result<Self> {
         let forked = env.shims.fork(folder, key).await?;
         Ok(Self::new(env, forked.stream, forked.process, facts))

@@ -38,10 +38,10 @@ const WISHES: usize = 256;
 /// Facts likewise: exits and answers, one for each thing under way.
 const FACTS: usize = 64;
 
-/// How everybody else reaches a container.
+/// How everybody else reaches a container. Its mail is boxed: a mailbox has room for 32 of the largest at once, full or empty.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    wishes: mpsc::Sender<Wish>,
+    wishes: mpsc::Sender<Box<Wish>>,
     /// `None` until it is adopted.
     view: watch::Receiver<Option<Arc<Snapshot>>>,
     hint: Arc<OnceLock<Arc<Snapshot>>>,
@@ -252,7 +252,7 @@ impl Starter {
 impl Handle {
     /// Hands a wish in; gives it back if the task has ended meanwhile.
     pub(crate) async fn wish(&self, wish: Wish) -> Result<(), Wish> {
-        self.wishes.send(wish).await.map_err(|refused| refused.0)
+        self.wishes.send(Box::new(wish)).await.map_err(|refused| *refused.0)
     }
 
     /// Waits for the adoption; `None` if nothing was left to adopt.

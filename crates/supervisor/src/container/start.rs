@@ -54,7 +54,7 @@ impl Task {
                 () = gone => if place.leave() { Fact::Abandoned } else { Fact::Permit(place.admitted().await) },
             };
             // The task has ended: the permit gives itself back.
-            let _ = facts.send(fact).await;
+            let _ = facts.send(Box::new(fact)).await;
         });
         self.queued = Some(helper.abort_handle());
     }

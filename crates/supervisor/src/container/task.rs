@@ -67,9 +67,9 @@ pub(crate) struct Task {
     /// Pauses and resumes asked of the shim so far: what it says of itself counts only if there was none since it was asked.
     pub(super) freezes: u64,
     view: watch::Sender<Option<Arc<Snapshot>>>,
-    pub(super) facts_in: mpsc::Sender<Fact>,
-    facts: mpsc::Receiver<Fact>,
-    wishes: mpsc::Receiver<Wish>,
+    pub(super) facts_in: mpsc::Sender<Box<Fact>>,
+    facts: mpsc::Receiver<Box<Fact>>,
+    wishes: mpsc::Receiver<Box<Wish>>,
     pub(super) done: bool,
 }
 
@@ -209,8 +209,8 @@ impl Task {
         while !self.done {
             tokio::select! {
                 biased;
-                Some(fact) = self.facts.recv() => self.fact(fact),
-                Some(wish) = self.wishes.recv() => self.wish(wish),
+                Some(fact) = self.facts.recv() => self.fact(*fact),
+                Some(wish) = self.wishes.recv() => self.wish(*wish),
                 else => break,
             }
         }
@@ -227,7 +227,7 @@ impl Task {
         // What a full journal did not take yet, an exit above all, is told even though the container is gone.
         while !self.unsaid.is_empty() {
             match self.facts.recv().await {
-                Some(Fact::Retry) => self.fact(Fact::Retry),
+                Some(fact) if matches!(*fact, Fact::Retry) => self.fact(*fact),
                 Some(_) => {}
                 None => break,
             }
@@ -248,7 +248,7 @@ impl Task {
         let facts = self.facts_in.clone();
         tokio::spawn(async move {
             // The task has ended: nobody is interested.
-            let _ = facts.send(work.await).await;
+            let _ = facts.send(Box::new(work.await)).await;
         });
     }
 

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use berth_wire::hello::{self, Verdict};
@@ -14,7 +16,7 @@ use berth_wire::rpc::{self, Method, Outcome};
 use berth_wire::shim::{self as wire, Failure};
 use berth_wire::ttrpc::{Decoder, Frame, Kind};
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::deps::{BoxFuture, ShimProcess, Stream};
@@ -239,11 +241,10 @@ async fn read(mut from: impl AsyncRead + Unpin, shared: &Mutex<Shared>, sink: &S
         Err(e) => return e.to_string(),
     }
     let mut decoder = Decoder::new();
-    let mut buffer = [0; BUFFER];
     loop {
-        match from.read(&mut buffer).await {
+        match read_into(&mut from, &mut decoder).await {
             Ok(0) => return "it closed its connection".into(),
-            Ok(count) => decoder.push(&buffer[..count]),
+            Ok(_) => {}
             Err(e) => return format!("reading from it: {e}"),
         }
         loop {
@@ -254,6 +255,18 @@ async fn read(mut from: impl AsyncRead + Unpin, shared: &Mutex<Shared>, sink: &S
             }
         }
     }
+}
+
+/// Reads once. The buffer is there only while there is something to read: a thousand idle connections hold none.
+async fn read_into(mut from: impl AsyncRead + Unpin, decoder: &mut Decoder) -> std::io::Result<usize> {
+    std::future::poll_fn(|context| {
+        let mut buffer = [0; BUFFER];
+        let mut read = ReadBuf::new(&mut buffer);
+        std::task::ready!(Pin::new(&mut from).poll_read(context, &mut read))?;
+        decoder.push(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 async fn dispatch(frame: Frame, shared: &Mutex<Shared>, sink: &Sink) {

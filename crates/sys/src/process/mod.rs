@@ -24,8 +24,9 @@ pub use inherited::{inherited_fd, replace_stdio};
 pub use pidfd::{has_ended, open_known, pidfd_open, pidfd_send_signal, pidfd_take, wait_until_ended};
 pub use settings::{
     Limit, affinity_all, clear_environment, close_from, die_with_parent, exit, exit_now, getpid, getppid, kill_self,
-    limit, limit_nofile, malloc_trim, malloc_tune, set_affinity, set_child_subreaper, set_limit, set_limit_nofile,
-    set_limit_nofile_of, set_name, set_oom_score_adj, set_title_area, setsid, start_process_group, umask,
+    knows_processor, limit, limit_nofile, malloc_trim, malloc_tune, set_affinity, set_child_subreaper, set_limit,
+    set_limit_nofile, set_limit_nofile_of, set_name, set_oom_score_adj, set_title_area, setsid, start_process_group,
+    umask,
 };
 pub use signals::{SignalFd, block_signals, ignore_signal, reset_signals};
 pub use stat::{Stat, boot_id, children, descendants, parse_stat, start_time, stat};

@@ -181,6 +181,14 @@ pub fn malloc_tune(trim_threshold: i32, mmap_threshold: i32) {
     }
 }
 
+/// Lets the standard library find out what this processor can do, which it does once: forks of this process know it then.
+pub fn knows_processor() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    true
+}
+
 /// Ends the process without running destructors or flushing what it inherited: for the child of a fork.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and runs nothing of this program's.

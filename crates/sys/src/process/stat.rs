@@ -1,6 +1,7 @@
 //! What /proc tells of a process.
 
 use std::io;
+use std::sync::OnceLock;
 
 /// The fields of /proc/PID/stat that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +79,12 @@ pub fn descendants(pid: u32) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
-/// The kernel's random id of this boot, without the newline.
+/// The kernel's random id of this boot, without the newline. It can't change while this process lives, so it is read once.
 pub fn boot_id() -> io::Result<String> {
-    Ok(crate::file::read_text("/proc/sys/kernel/random/boot_id")?
-        .trim_end()
-        .to_owned())
+    static KNOWN: OnceLock<String> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
+    let text = crate::file::read_text("/proc/sys/kernel/random/boot_id")?;
+    Ok(KNOWN.get_or_init(|| text.trim_end().to_owned()).clone())
 }
