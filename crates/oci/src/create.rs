@@ -4,7 +4,7 @@
 //! fails undoes everything: the init process is killed, the cgroups that were made are removed.
 
 use std::borrow::Cow;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -185,12 +185,14 @@ fn make_process(
         first_closed: 3 + options.preserve_fds,
         container_id: options.id,
     };
+    let mut cradle = None;
     let (pid, pidfd, ours) = if plan.joins_users {
         let (pid, pidfd) = between::make_init(plan, sibling, || inside(theirs))?;
         (pid, pidfd, ours)
     } else {
         // What only a child can take on is joined here; the rest the init process joins itself, so that the caller keeps its
         // own view of /proc. With a user namespace of its own it could not: then everything is joined before.
+        cradle = cgroups.cradle()?;
         plan.join(if plan.maps_users {
             Namespaces::ALL
         } else {
@@ -199,11 +201,11 @@ fn make_process(
         let clone = CloneOptions {
             namespaces: plan.at_clone()?,
             sibling,
-            cgroup: None,
+            cgroup: cradle.as_ref().map(AsFd::as_fd),
         };
         match namespaces::clone_process(clone).step("clone", "init process")? {
             Cloned::Child => {
-                drop(ours);
+                drop((ours, cradle));
                 init::run(inside(theirs))
             }
             Cloned::Parent { pid, pidfd } => {
@@ -213,9 +215,10 @@ fn make_process(
         }
     };
     let mut channel = ours;
+    let outside = cradle.is_none().then_some(cgroups);
     let attended = plan
         .own_time()
-        .and_then(|()| attend(spec, bundle, plan, cgroups, (pid, &pidfd), to_init, &mut channel));
+        .and_then(|()| attend(spec, bundle, plan, outside, (pid, &pidfd), to_init, &mut channel));
     match attended.and_then(|()| start_time(pid, &pidfd)) {
         Ok(start_time) => Ok(Init {
             pid,
@@ -240,7 +243,7 @@ fn attend(
     spec: &Spec,
     bundle: &Path,
     plan: &Plan,
-    cgroups: &Cgroups,
+    outside: Option<&Cgroups>,
     (pid, pidfd): (u32, &OwnedFd),
     mounts: Option<OwnedFd>,
     channel: &mut Channel,
@@ -251,7 +254,10 @@ fn attend(
         write_mappings(spec, pid)?;
         channel.tell(&Message::Mapped)?;
     }
-    cgroups.join(pid)?;
+    // One that was not born in its cgroups.
+    if let Some(cgroups) = outside {
+        cgroups.join(pid)?;
+    }
     rdt::join(spec, plan.id(), pid)?;
     netdev::move_all(spec, plan, pid)?;
     channel.tell(&Message::Joined)?;

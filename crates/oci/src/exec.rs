@@ -66,6 +66,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         .map(|profile| Filter::compile_once(profile, options.filters))
         .transpose()?;
     let doors = container.cgroups.doors()?;
+    let mut cradle = container.cgroups.cradle()?;
     let init = container.init()?.ok_or_else(|| wrong(Status::Stopped))?;
     let scheduling = SchedulingPlan::of(options.process);
     let affinity = Affinity::of(options.process)?;
@@ -89,14 +90,24 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     let process = options.process;
     let score = process.oom_score_adj();
     let (mut ours, theirs) = Channel::pair().step("make", "socketpair")?;
-    let clone = CloneOptions {
-        namespaces: Namespaces::empty(),
-        sibling: options.sibling,
-        cgroup: None,
+    let clone = |cradle: &Option<OwnedFd>| {
+        namespaces::clone_process(CloneOptions {
+            namespaces: Namespaces::empty(),
+            sibling: options.sibling,
+            cgroup: cradle.as_ref().map(AsFd::as_fd),
+        })
     };
-    match namespaces::clone_process(clone).step("clone", "process")? {
+    let cloned = match clone(&cradle) {
+        // The container has groups of its own below this one, which can then hold no process.
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && cradle.is_some() => {
+            cradle = Some(crate::cgroup::cradle_beside(container.pid)?);
+            clone(&cradle)
+        }
+        other => other,
+    };
+    match cloned.step("clone", "process")? {
         Cloned::Child => {
-            drop(ours);
+            drop((ours, cradle));
             let inside = Inside {
                 options,
                 channel: theirs,

@@ -24,7 +24,7 @@ pub fn features(program: &str) -> Value {
             "capabilities": capabilities,
             "cgroup": {
                 "v1": true,
-                "v2": false,
+                "v2": true,
                 "systemd": false,
                 "systemdUser": false,
                 "rdma": true,

@@ -3,6 +3,7 @@
 //! Invariants: descriptors are `OwnedFd` and close-on-exec; nothing here keeps state, logs or decides; every function says what it
 //! does in terms of the system call behind it, and its errors are the kernel's own (`io::Error`): callers add operation, id and path.
 
+pub mod bpf;
 pub mod cgroup;
 pub mod credentials;
 pub mod dir;

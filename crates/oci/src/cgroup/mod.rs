@@ -3,18 +3,24 @@
 //! Invariants: every path is below a controller's mount and has no `..`; a cgroup that existed before is used and not
 //! removed by an undo; a limit that can't be set is an error and names the file and the value.
 
+mod devices;
 mod stats;
+mod tree;
 mod v1;
+mod v2;
 mod values;
+mod values_v2;
 
 pub(crate) use values::settings;
 
 pub(crate) use v1::V1;
+pub(crate) use v2::V2;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use berth_sys::unguarded::without;
@@ -28,20 +34,33 @@ const FREEZE: Duration = Duration::from_secs(5);
 const STAND_STILL: Duration = Duration::from_millis(200);
 const ESRCH: i32 = 3;
 
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Whether there is one hierarchy with all controllers.
+pub(crate) fn unified() -> bool {
+    Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
 /// The cgroups of one container under whichever hierarchy this machine has.
 #[derive(Debug)]
 pub enum Cgroups {
     V1(V1),
+    V2(V2),
 }
 
 impl Cgroups {
-    /// Where the cgroups at `path` will be (config.json's cgroupsPath; empty = named `id` below the caller's own). Makes nothing.
+    /// Where the cgroups at `path` will be (config.json's cgroupsPath; empty = named `id`: v1 below the caller's own, v2 beside
+    /// it, as runc). Makes nothing.
     ///
     /// # Errors
     /// A path that leaves the hierarchy.
     pub(crate) fn plan(path: &str, id: &str) -> Result<Cgroups, OciError> {
         let path = checked(path)?;
-        Ok(Cgroups::V1(V1::plan(&path, id)?))
+        if unified() {
+            Ok(Cgroups::V2(V2::plan(&path, id)?))
+        } else {
+            Ok(Cgroups::V1(V1::plan(&path, id)?))
+        }
     }
 
     /// Makes them and writes the limits.
@@ -51,6 +70,7 @@ impl Cgroups {
     pub(crate) fn make(&mut self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
         match self {
             Cgroups::V1(groups) => groups.make(resources),
+            Cgroups::V2(group) => group.make(resources),
         }
     }
 
@@ -59,16 +79,29 @@ impl Cgroups {
     pub fn has_new_memory_group(&self) -> bool {
         match self {
             Cgroups::V1(groups) => groups.has_new_memory_group(),
+            Cgroups::V2(group) => group.is_new(),
         }
     }
 
-    /// Puts a process into all of them.
+    /// The folder that the process is to be born in; `None` if it must [`join`](Self::join).
+    ///
+    /// # Errors
+    /// A cgroup that is gone.
+    pub(crate) fn cradle(&self) -> Result<Option<OwnedFd>, OciError> {
+        match self {
+            Cgroups::V1(_) => Ok(None),
+            Cgroups::V2(group) => group.open().map(Some),
+        }
+    }
+
+    /// Puts a process into all of them that was not born there.
     ///
     /// # Errors
     /// As a write to cgroup.procs.
-    pub fn join(&self, pid: u32) -> Result<(), OciError> {
+    pub(crate) fn join(&self, pid: u32) -> Result<(), OciError> {
         match self {
             Cgroups::V1(groups) => groups.join(pid),
+            Cgroups::V2(group) => group.join(pid),
         }
     }
 
@@ -76,16 +109,18 @@ impl Cgroups {
     pub fn undo(&self) {
         match self {
             Cgroups::V1(groups) => groups.undo(),
+            Cgroups::V2(group) => group.undo(),
         }
     }
 
-    /// Opens what a process must be written into, while the host's hierarchies can still be seen.
+    /// Opens what a process must be written into that is not born in it, while the host's hierarchies can still be seen.
     ///
     /// # Errors
     /// A cgroup that is gone.
     pub(crate) fn doors(&self) -> Result<Vec<(String, File)>, OciError> {
         match self {
             Cgroups::V1(groups) => groups.doors(),
+            Cgroups::V2(_) => Ok(Vec::new()),
         }
     }
 
@@ -96,6 +131,7 @@ impl Cgroups {
     pub fn processes(&self) -> io::Result<Vec<u32>> {
         match self {
             Cgroups::V1(groups) => groups.processes(),
+            Cgroups::V2(group) => group.processes(),
         }
     }
 
@@ -104,6 +140,7 @@ impl Cgroups {
     pub fn stats(&self) -> Value {
         match self {
             Cgroups::V1(groups) => stats::v1(&|controller| groups.folder(controller)),
+            Cgroups::V2(group) => group.stats(),
         }
     }
 
@@ -111,6 +148,7 @@ impl Cgroups {
     pub fn is_frozen(&self) -> bool {
         match self {
             Cgroups::V1(groups) => groups.is_frozen(),
+            Cgroups::V2(group) => group.is_frozen(),
         }
     }
 
@@ -129,6 +167,12 @@ impl Cgroups {
     /// # Errors
     /// As a read of cgroup.procs, pidfd_send_signal(2), but for a process that has just ended.
     pub(crate) fn signal_all(&self, signal: i32) -> io::Result<()> {
+        if let Cgroups::V2(group) = self
+            && signal == berth_sys::signal::SIGKILL
+        {
+            // In one step, the frozen and those that are being forked too.
+            return group.kill();
+        }
         let paused = self.is_frozen();
         let froze = !paused && self.freeze_within(true, STAND_STILL).is_ok();
         let done = self.signal_listed(signal);
@@ -157,6 +201,7 @@ impl Cgroups {
     fn freeze_within(&self, frozen: bool, patience: Duration) -> Result<(), OciError> {
         match self {
             Cgroups::V1(groups) => groups.freeze(frozen, patience),
+            Cgroups::V2(group) => group.freeze(frozen, patience),
         }
     }
 
@@ -165,6 +210,7 @@ impl Cgroups {
     pub fn update(&self, resources: &LinuxResources) -> Result<(), OciError> {
         match self {
             Cgroups::V1(groups) => groups.update(resources),
+            Cgroups::V2(group) => group.update(resources),
         }
     }
 
@@ -175,23 +221,35 @@ impl Cgroups {
     pub fn remove(&self) -> Result<(), OciError> {
         match self {
             Cgroups::V1(groups) => groups.remove(),
+            Cgroups::V2(group) => group.remove(),
         }
     }
 
+    /// v1: a list of its folders; v2: one object.
     pub(crate) fn to_json(&self) -> Value {
         match self {
             Cgroups::V1(groups) => groups.to_json(),
+            Cgroups::V2(group) => group.to_json(),
         }
     }
 
     pub(crate) fn from_json(value: &Value) -> Option<Cgroups> {
-        V1::from_json(value).map(Cgroups::V1)
+        match value {
+            Value::Array(_) => V1::from_json(value).map(Cgroups::V1),
+            _ => V2::from_json(value).map(Cgroups::V2),
+        }
     }
 }
 
 /// Refuses a cgroupsPath that can't be.
 pub(crate) fn check_path(path: &std::path::Path) -> Result<(), OciError> {
     checked(&path.to_string_lossy()).map(drop)
+}
+
+/// The group that a process of a container is in by now, opened: an init that is itself a manager of cgroups (systemd) has moved
+/// on from the container's own, which can then hold no process any more. v2 only.
+pub(crate) fn cradle_beside(pid: u32) -> Result<OwnedFd, OciError> {
+    v2::open_group_of(pid)
 }
 
 /// Normal components only: `..` would leave the hierarchy.
@@ -222,7 +280,7 @@ fn checked(path: &str) -> Result<String, OciError> {
 
 #[cfg(test)]
 mod test {
-    use super::checked;
+    use super::*;
 
     #[test]
     fn a_path_stays_in_the_hierarchy() {
@@ -232,5 +290,17 @@ mod test {
         assert!(checked("/a/../../b").is_err());
         assert!(checked("a\0b").is_err());
         assert!(checked("/").is_err() && checked("/./").is_err());
+    }
+
+    /// A state file of an earlier version holds the list.
+    #[test]
+    fn reads_the_state_of_both_versions() {
+        let v1 = serde_json::json!([{"controllers": "memory", "folder": "/sys/fs/cgroup/memory/a", "existed": false}]);
+        let v2 = serde_json::json!({"folder": "/sys/fs/cgroup/a", "existed": true});
+        for stored in [v1, v2] {
+            let cgroups = Cgroups::from_json(&stored).expect("legal");
+            assert_eq!(cgroups.to_json(), stored);
+        }
+        assert!(Cgroups::from_json(&serde_json::json!({"folder": "/etc", "existed": true})).is_none());
     }
 }

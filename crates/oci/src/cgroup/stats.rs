@@ -1,4 +1,4 @@
-//! What a container uses, read from cgroup v1 in the form of runc's `events --stats`, which containerd and others parse.
+//! What a container uses, read from cgroups in the form of runc's `events --stats`, which containerd and others parse.
 //! What a kernel lacks is left at zero.
 
 use std::fs;
@@ -21,6 +21,125 @@ pub(super) fn v1<'a>(folder: &dyn Fn(&str) -> Option<&'a Path>) -> Value {
         "intel_rdt": {},
         "network_interfaces": null,
     })
+}
+
+/// The same of a group of cgroup v2; `psi` is the pressure that its processes felt.
+pub(super) fn v2(folder: &Path) -> Value {
+    let cpu = text(folder, "cpu.stat");
+    let nanos = |key| keyed(&cpu, key).saturating_mul(1000);
+    let stat = text(folder, "memory.stat");
+    let raw = stat.lines().filter_map(|line| line.split_once(' '));
+    let raw: Map<String, Value> = raw
+        .filter_map(|(key, value)| Some((key.to_owned(), Value::from(value.trim().parse::<u64>().ok()?))))
+        .collect();
+    // 2^64-1 for `max`, as runc says it here.
+    let limit = |file: &str| text(folder, file).trim().parse().unwrap_or(u64::MAX);
+    let events = text(folder, "memory.events");
+    // v1's word is memory and swap together.
+    let (memory, swap) = (number(folder, "memory.current"), number(folder, "memory.swap.current"));
+    let (memory_limit, swap_limit): (u64, u64) = (limit("memory.max"), limit("memory.swap.max"));
+    let list = |file| crate::plan::number_list(text(folder, file).trim()).unwrap_or_default();
+    json!({
+        "cpu": {
+            "usage": { "total": nanos("usage_usec"), "kernel": nanos("system_usec"), "user": nanos("user_usec") },
+            "throttling": {
+                "periods": keyed(&cpu, "nr_periods"),
+                "throttledPeriods": keyed(&cpu, "nr_throttled"),
+                "throttledTime": nanos("throttled_usec"),
+            },
+            "psi": pressure(folder, "cpu.pressure"),
+        },
+        "cpuset": { "cpus": list("cpuset.cpus.effective"), "mems": list("cpuset.mems.effective") },
+        "memory": {
+            "cache": keyed(&stat, "file"),
+            "usage": {
+                "limit": memory_limit,
+                "usage": memory,
+                "max": number(folder, "memory.peak"),
+                "failcnt": keyed(&events, "max"),
+            },
+            "swap": {
+                "limit": memory_limit.saturating_add(swap_limit),
+                "usage": memory.saturating_add(swap),
+                "max": 0,
+                "failcnt": 0,
+            },
+            "raw": raw,
+            "psi": pressure(folder, "memory.pressure"),
+        },
+        "pids": { "current": number(folder, "pids.current"), "limit": number(folder, "pids.max") },
+        "blkio": io(folder),
+        "hugetlb": hugetlb_v2(folder),
+        "intel_rdt": {},
+        "network_interfaces": null,
+    })
+}
+
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and the same for `full`.
+fn pressure(folder: &Path, file: &str) -> Value {
+    let text = text(folder, file);
+    let line = |kind: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(kind))?;
+        let value = |key: &str| {
+            let mut words = rest.split_ascii_whitespace();
+            words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        };
+        let average = |key| value(key).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
+        let total = value("total").and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        Some(json!({
+            "avg10": average("avg10"), "avg60": average("avg60"), "avg300": average("avg300"), "total": total,
+        }))
+    };
+    match (line("some"), line("full")) {
+        (None, None) => Value::Null,
+        (some, full) => json!({ "some": some, "full": full }),
+    }
+}
+
+/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6` lines.
+fn io(folder: &Path) -> Value {
+    let text = text(folder, "io.stat");
+    let (mut bytes, mut operations) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let device = words.next().and_then(|word| word.split_once(':'));
+        let number = |word: &str| word.parse::<u64>().ok();
+        let Some((Some(major), Some(minor))) = device.map(|(major, minor)| (number(major), number(minor))) else {
+            continue;
+        };
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            let (into, op) = match key {
+                "rbytes" => (&mut bytes, "Read"),
+                "wbytes" => (&mut bytes, "Write"),
+                "rios" => (&mut operations, "Read"),
+                "wios" => (&mut operations, "Write"),
+                _ => continue,
+            };
+            if let Some(value) = number(value) {
+                into.push(json!({ "major": major, "minor": minor, "op": op, "value": value }));
+            }
+        }
+    }
+    json!({ "ioServiceBytesRecursive": bytes, "ioServicedRecursive": operations })
+}
+
+fn hugetlb_v2(folder: &Path) -> Value {
+    let mut all = Map::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let size = name
+            .strip_prefix("hugetlb.")
+            .and_then(|rest| rest.strip_suffix(".current"));
+        let Some(size) = size.filter(|size| !size.ends_with(".rsvd")) else {
+            continue;
+        };
+        let failed = keyed(&text(folder, &format!("hugetlb.{size}.events")), "max");
+        all.insert(
+            size.to_owned(),
+            json!({ "usage": number(folder, &name), "max": 0, "failcnt": failed }),
+        );
+    }
+    Value::from(all)
 }
 
 fn text(folder: &Path, file: &str) -> String {
@@ -185,6 +304,46 @@ fn hugetlb(folder: &Path) -> Value {
 #[cfg(test)]
 mod test {
     use super::*;
+
+    #[test]
+    fn a_recorded_group_of_v2_is_told_as_runc_tells_it() {
+        let folder = std::env::temp_dir().join(format!("berth-oci-stats2-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let files = [
+            (
+                "cpu.stat",
+                "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_throttled 1\nthrottled_usec 4\n",
+            ),
+            (
+                "cpu.pressure",
+                "some avg10=1.50 avg60=0.00 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+            ),
+            ("memory.current", "4096\n"),
+            ("memory.max", "max\n"),
+            ("memory.swap.current", "1\n"),
+            ("memory.stat", "anon 1\nfile 512\n"),
+            ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n"),
+        ];
+        for (name, text) in files {
+            fs::write(folder.join(name), text).expect("a file");
+        }
+        let all = v2(&folder);
+        fs::remove_dir_all(&folder).expect("removed");
+        assert_eq!(
+            all["cpu"]["usage"],
+            json!({ "total": 5000, "kernel": 2000, "user": 3000 })
+        );
+        assert_eq!(
+            (&all["cpu"]["psi"]["some"]["total"], &all["cpu"]["psi"]["some"]["avg10"]),
+            (&json!(77), &json!(1.5))
+        );
+        assert_eq!(all["memory"]["usage"]["limit"], u64::MAX);
+        assert_eq!(
+            (&all["memory"]["swap"]["usage"], &all["memory"]["cache"]),
+            (&json!(4097), &json!(512))
+        );
+        assert_eq!(all["blkio"]["ioServicedRecursive"][1]["value"], 4);
+    }
 
     #[test]
     fn a_recorded_group_is_told_as_runc_tells_it() {

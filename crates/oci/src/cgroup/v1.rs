@@ -9,7 +9,9 @@ use berth_sys::file::read_text;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
+use super::tree::{collect, open, put, put_open};
 use super::values::{self, Setting};
+use super::{ROOT, tree};
 use crate::error::{Context, OciError};
 
 /// Where one controller's hierarchy is, and this container's folder in it.
@@ -27,8 +29,6 @@ struct Group {
 pub struct V1 {
     groups: Vec<Group>,
 }
-
-const ROOT: &str = "/sys/fs/cgroup";
 
 impl V1 {
     pub(crate) fn plan(path: &str, id: &str) -> Result<V1, OciError> {
@@ -130,8 +130,8 @@ impl V1 {
             })?;
             let path = folder.join(&setting.file);
             let written = match &last {
-                Some((same, file)) if *same == path => write_value(file, &setting.value),
-                _ => open(&path).and_then(|file| write_value(&last.insert((path.clone(), file)).1, &setting.value)),
+                Some((same, file)) if *same == path => put_open(file, &setting.value),
+                _ => open(&path).and_then(|file| put_open(&last.insert((path.clone(), file)).1, &setting.value)),
             };
             written.step("set", format!("{} to {}", path.display(), setting.value))?;
         }
@@ -147,7 +147,7 @@ impl V1 {
         let pid = pid.to_string();
         for group in &self.groups {
             let file = group.folder.join("cgroup.procs");
-            write(&file, &pid).step("join cgroup", file.display())?;
+            put(&file, &pid).step("join cgroup", file.display())?;
         }
         Ok(())
     }
@@ -203,13 +203,13 @@ impl V1 {
         let deadline = Instant::now() + patience;
         loop {
             // v1 has no notification of this; a write also moves a freeze on that a fork has upset.
-            write(&file, word).step("set", format!("{} to {word}", file.display()))?;
+            put(&file, word).step("set", format!("{} to {word}", file.display()))?;
             let state = read_text(&file).step("read", file.display())?;
             if state.trim() == word {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let _ = write(&file, opposite);
+                let _ = put(&file, opposite);
                 return Err(io::Error::from(io::ErrorKind::TimedOut))
                     .step("set", format!("{} to {word}", file.display()));
             }
@@ -234,7 +234,7 @@ impl V1 {
 
     pub(crate) fn remove(&self) -> Result<(), OciError> {
         for group in &self.groups {
-            remove_tree(&group.folder).step("remove cgroup", group.folder.display())?;
+            tree::remove(&group.folder).step("remove cgroup", group.folder.display())?;
         }
         Ok(())
     }
@@ -246,16 +246,10 @@ impl V1 {
     }
 
     pub(crate) fn from_json(value: &Value) -> Option<V1> {
-        let path = |value: &Value| {
-            let path = PathBuf::from(value.as_str()?);
-            let plain =
-                path.starts_with(ROOT) && !path.components().any(|part| part == std::path::Component::ParentDir);
-            plain.then_some(path)
-        };
         let group = |value: &Value| {
             Some(Group {
                 controllers: value["controllers"].as_str()?.to_owned(),
-                folder: path(&value["folder"])?,
+                folder: tree::stored(&value["folder"])?,
                 existed: value["existed"].as_bool()?,
             })
         };
@@ -263,67 +257,6 @@ impl V1 {
             groups: value.as_array()?.iter().map(group).collect::<Option<_>>()?,
         })
     }
-}
-
-/// How long an ended process may count as being there.
-const LEAVE: Duration = Duration::from_secs(5);
-
-fn collect(folder: &Path, into: &mut Vec<u32>) -> io::Result<()> {
-    let text = match read_text(folder.join("cgroup.procs")) {
-        Ok(text) => text,
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    into.extend(
-        text.lines()
-            .filter_map(|line| line.parse::<u32>().ok())
-            .filter(|pid| *pid != 0),
-    );
-    for entry in fs::read_dir(folder)?.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect(&entry.path(), into)?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_tree(folder: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    // The common case first: nothing is below it.
-    match fs::remove_dir(folder) {
-        Ok(()) => return Ok(()),
-        Err(error) if is_gone(&error) => return Ok(()),
-        Err(_) => {}
-    }
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path())?;
-        }
-    }
-    // A process that has just been reaped may still count for a moment.
-    let deadline = Instant::now() + LEAVE;
-    loop {
-        match fs::remove_dir(folder) {
-            Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(EBUSY) && Instant::now() < deadline => {
-                // cgroup v1 tells nobody when the last process has left a group.
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            other => return other,
-        }
-    }
-}
-
-const EBUSY: i32 = 16;
-const ENODEV: i32 = 19;
-
-/// Not there, or being removed right now.
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV)
 }
 
 /// Makes a folder and what is missing above it; answers whether it was not there. Parents stay when the container goes, as runc
@@ -358,22 +291,7 @@ fn inherit_cpuset(folder: &Path) -> io::Result<()> {
             inherit_cpuset(parent)?;
             value = read(parent)?;
         }
-        write(&folder.join(file), value.trim())?;
+        put(&folder.join(file), value.trim())?;
     }
     Ok(())
-}
-
-fn write(file: &Path, value: &str) -> io::Result<()> {
-    write_value(&open(file)?, value)
-}
-
-fn open(file: &Path) -> io::Result<File> {
-    // O_CREAT would hide a missing file.
-    File::options().write(true).open(file)
-}
-
-/// One write(2): a cgroup file takes a value whole or not at all.
-fn write_value(mut file: &File, value: &str) -> io::Result<()> {
-    use std::io::Write;
-    file.write_all(value.as_bytes())
 }

@@ -1,5 +1,6 @@
 //! A mount of type `cgroup`: the container's own view of the hierarchies.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -9,25 +10,63 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::mounts;
 use super::options::MountOptions;
+use crate::cgroup;
 use crate::error::{Context, OciError};
+
+/// A mount of type `cgroup` or `cgroup2`, as the machine has it.
+pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
+    if cgroup::unified() {
+        mount_unified(spec, root, target, options)
+    } else {
+        mount_v1(spec, root, target, options)
+    }
+}
+
+/// cgroup v2. With a cgroup namespace of its own: a new mount, whose root is the container's cgroup. Without: the host's mount
+/// again, and not a new one, which would change the options that the host's has (nsdelegate).
+fn mount_unified(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
+    let what = || format!("cgroup2 on {}", target.display());
+    let place = inroot::ensure_dir(root, target).step("make mount target", target.display())?;
+    let again = |folder: &Path| {
+        let opened = inroot::open_host_path(folder)?;
+        let tree = newmount::clone_tree(opened.as_fd(), false)?;
+        let change = SetAttr {
+            set: options.set,
+            ..SetAttr::default()
+        };
+        newmount::set_attr(tree.as_fd(), change)?;
+        Ok(tree)
+    };
+    let host = Path::new("/sys/fs/cgroup");
+    let mounted = if has_own_namespace(spec) {
+        match newmount::new_filesystem("cgroup2", Some("cgroup"), &[], options.set) {
+            // A namespace of this kind that a foreign user namespace owns.
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ResourceBusy) => again(host),
+            other => other,
+        }
+    } else {
+        again(host)
+    };
+    let mounted = mounted.step("mount", what())?;
+    newmount::attach(mounted.as_fd(), place.as_fd()).step("mount", what())?;
+    mounts::set_propagation(mounted.as_fd(), options).step("set propagation of", what())
+}
+
+fn has_own_namespace(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.is_some_and(|all| all.iter().any(|one| one.typ() == LinuxNamespaceType::Cgroup))
+}
 
 /// cgroup v1 and hybrid: a tmpfs with one folder a hierarchy of v1, and links for names that share one. As runc: the tmpfs itself
 /// stays writable, `ro` is for the hierarchies, and a hybrid machine's v2 hierarchy is not shown.
-pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
+fn mount_v1(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
     let what = || format!("cgroup on {}", target.display());
     let place = inroot::ensure_dir(root, target).step("make mount target", target.display())?;
     let attr = Attr::NOSUID.union(Attr::NODEV).union(Attr::NOEXEC);
     let tmpfs = newmount::new_filesystem("tmpfs", Some("tmpfs"), &["mode=755"], attr).step("mount", what())?;
     newmount::attach(tmpfs.as_fd(), place.as_fd()).step("mount", what())?;
 
-    let own_namespace = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.namespaces().as_ref())
-        .is_some_and(|all| {
-            all.iter()
-                .any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup)
-        });
+    let own_namespace = has_own_namespace(spec);
     let memberships = berth_sys::file::read_text("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
     let set = options.set.union(attr);
     for line in memberships.lines() {

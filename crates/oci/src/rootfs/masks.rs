@@ -55,7 +55,8 @@ fn read_only(root: &OwnedFd, path: &Path) -> io::Result<()> {
     newmount::attach(tree.as_fd(), place.as_fd())
 }
 
-/// One empty read-only tmpfs and the null device serve all masked paths: their mounts are cloned.
+/// One empty read-only tmpfs and the null device serve all masked paths: their mounts are cloned. The tmpfs is the one that covers
+/// the first of them: kernels before 6.15 clone no mount that is not attached.
 #[derive(Default)]
 struct Covers {
     folder: Option<OwnedFd>,
@@ -67,15 +68,14 @@ fn mask(root: &OwnedFd, path: &Path, covers: &mut Covers) -> io::Result<()> {
         return Ok(());
     };
     let cover = if inroot::kind_of(place.as_fd())? == FileKind::Folder {
-        if covers.folder.is_none() {
-            covers.folder = Some(newmount::new_filesystem(
-                "tmpfs",
-                Some("tmpfs"),
-                &["ro", "nr_blocks=1", "nr_inodes=1"],
-                Attr::RDONLY,
-            )?);
-        }
-        covers.folder.as_ref()
+        let Some(folder) = &covers.folder else {
+            let options = ["ro", "nr_blocks=1", "nr_inodes=1"];
+            let first = newmount::new_filesystem("tmpfs", Some("tmpfs"), &options, Attr::RDONLY)?;
+            newmount::attach(first.as_fd(), place.as_fd())?;
+            covers.folder = Some(first);
+            return Ok(());
+        };
+        Some(folder)
     } else {
         if covers.null.is_none() {
             let null = inroot::open_path(root.as_fd(), Path::new("/dev/null"))?;

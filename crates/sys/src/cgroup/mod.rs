@@ -5,6 +5,7 @@
 //! between versions. Nothing here signals or removes a group that holds the caller, or a hierarchy's root.
 
 mod control;
+pub mod events;
 mod oom;
 pub mod parse;
 mod stats;
