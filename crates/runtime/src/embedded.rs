@@ -58,7 +58,7 @@ impl Embedded {
 
 impl Driver for Embedded {
     fn create(&self, args: &CreateArgs<'_>) -> Result<Created, Error> {
-        self.make(args, |options| berth_oci::create(options))
+        self.make(args, berth_oci::create)
     }
 
     fn run(&self, args: &CreateArgs<'_>, go: &mut dyn FnMut(&Created) -> bool) -> Result<Created, Error> {
