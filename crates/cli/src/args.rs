@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cmd;
 
+/// Where berthd listens if nobody says otherwise.
+pub const ADDRESS: &str = "/run/berth/berthd.sock";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "berth",
@@ -29,7 +32,7 @@ pub struct Global {
         long,
         global = true,
         env = "BERTH_ADDRESS",
-        default_value = "/run/berth/berthd.sock",
+        default_value = ADDRESS,
         value_name = "PATH",
         hide_env_values = true
     )]
@@ -93,6 +96,17 @@ pub enum Command {
     Spec(cmd::spec::SpecArgs),
     /// Say what is wrong on this machine, with or without a running berthd (runs `berthd doctor`)
     Doctor(cmd::doctor::DoctorArgs),
+    /// Remove all containers that have ended
+    Prune(cmd::prune::PruneArgs),
+    /// Say how a container is, as the kernel sees it: processes and what they wait for, files, mounts, cgroup
+    Diagnose(cmd::diagnose::DiagnoseArgs),
+    /// Watch containers, full screen
+    Top(cmd::top::TopArgs),
+    /// Print a script that lets a shell complete commands, options and ids
+    Completion(cmd::completion::CompletionArgs),
+    /// Write man pages
+    #[command(hide = true)]
+    Man(cmd::completion::ManArgs),
     /// Show the versions of berth and berthd
     Version,
 }

@@ -4,9 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use berth_wire::v1::{ErrorCode, ErrorDetail};
-use prost::Message as _;
 use serde_json::{Value, json};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::out;
 
@@ -57,22 +56,57 @@ pub enum CliError {
     Signals(#[source] io::Error),
 }
 
-impl CliError {
-    pub fn refused(operation: &'static str, id: &str, status: &Status) -> Self {
-        let detail = detail(status);
-        let mut message = status.message().trim().to_owned();
-        if message.is_empty() {
-            message = format!("{operation} {id}: {}", status.code().description());
-        }
-        Self::Refused {
-            operation,
-            id: id.to_owned(),
-            code: status.code(),
-            message,
-            detail: Box::new(detail),
+/// The command of a call, where its name is another.
+fn command(call: &'static str) -> &'static str {
+    match call {
+        "delete" => "rm",
+        "get" => "inspect",
+        "list" => "ps",
+        "resume" => "unpause",
+        "signal" => "kill",
+        call => call,
+    }
+}
+
+/// The same, with what a person at a command line can do about it.
+impl From<berth_client::Error> for CliError {
+    fn from(error: berth_client::Error) -> Self {
+        use berth_client::Error;
+        match error {
+            Error::NotRunning { address } => Self::NotRunning { address },
+            Error::Forbidden { address } => Self::Forbidden { address },
+            Error::Connect { address, source } => Self::Connect { address, source },
+            Error::Lost {
+                operation,
+                id,
+                address,
+                seconds,
+                cause,
+            } => Self::Lost {
+                operation: command(operation),
+                id,
+                address,
+                seconds,
+                cause,
+            },
+            Error::Refused {
+                operation,
+                id,
+                code,
+                message,
+                detail,
+            } => Self::Refused {
+                operation: command(operation),
+                id,
+                code,
+                message,
+                detail,
+            },
         }
     }
+}
 
+impl CliError {
     pub fn stdout(source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::BrokenPipe => Self::StdoutClosed,
@@ -182,20 +216,11 @@ impl CliError {
     }
 }
 
-/// What berthd says beyond the status; empty if it was not berthd that made it.
-pub fn detail(status: &Status) -> ErrorDetail {
-    let bytes = status
-        .metadata()
-        .get_bin("berth-error-bin")
-        .and_then(|value| value.to_bytes().ok());
-    bytes
-        .and_then(|bytes| ErrorDetail::decode(bytes).ok())
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod test {
     use super::*;
+    use prost::Message as _;
+    use tonic::Status;
 
     fn refused(code: Code, detail: ErrorDetail) -> CliError {
         let mut metadata = tonic::metadata::MetadataMap::new();
@@ -203,11 +228,12 @@ mod test {
             "berth-error-bin",
             tonic::metadata::MetadataValue::from_bytes(&detail.encode_to_vec()),
         );
-        CliError::refused(
+        berth_client::Error::refused(
             "run",
             "web",
             &Status::with_metadata(code, "run web: no such file", metadata),
         )
+        .into()
     }
 
     #[test]

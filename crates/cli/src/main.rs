@@ -5,11 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod client;
 mod cmd;
+mod complete;
 mod error;
-#[cfg(test)]
-mod fake;
 mod human;
 mod json;
 mod out;
@@ -18,9 +16,11 @@ mod term;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 fn main() -> ExitCode {
+    // Answers the shell and ends, if it is a shell that asks.
+    clap_complete::CompleteEnv::with_factory(args::Cli::command).complete();
     term::restore_on_panic();
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,

@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::error::{CliError, Result};
 use crate::term;
 
+/// Home, and clear from there.
+pub const REDRAW: &[u8] = b"\x1b[H\x1b[2J";
+
 #[derive(Clone, Copy, Debug)]
 pub struct Out {
     pub json: bool,
@@ -73,6 +76,13 @@ pub fn render(header: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> St
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+/// Whether colours are wanted: a terminal, and no `NO_COLOR` (https://no-color.org).
+pub fn coloured() -> bool {
+    io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
 /// A line for stderr; in raw mode a newline alone would not return the carriage.

@@ -3,13 +3,14 @@
 use clap::Args;
 
 use super::{Context, run};
+use crate::complete;
 use crate::error::Result;
 use crate::session::{self, Signals, Target};
 use crate::term::DetachKeys;
 
 #[derive(Debug, Args)]
 pub struct AttachArgs {
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = complete::ids())]
     pub id: String,
     /// One of its execs instead of its first process
     #[arg(long, value_name = "EXEC_ID", default_value = "", hide_default_value = true)]

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::Context;
 use crate::args::key_value;
-use crate::client::random_id;
 use crate::error::{CliError, Result};
 use crate::{human, term};
+use berth_client::random_id;
 
 #[derive(Debug, Args)]
 pub struct CreateArgs {
@@ -135,11 +135,7 @@ pub async fn create(context: &Context, args: CreateArgs) -> Result<u8> {
         container: Some(spec),
         request_id: random_id(),
     };
-    let response = client
-        .call("create", &id, request, |mut stub, request| async move {
-            stub.create(request).await
-        })
-        .await?;
+    let response = client.create(request).await?;
     if context.out.json {
         context.out.object(&json!({ "namespace": context.namespace, "id": id, "pid": response.pid, "incarnation": response.incarnation }))?;
     } else {

@@ -5,11 +5,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Context, create, run};
-use crate::client::{Client, random_id};
+use crate::complete;
 use crate::error::Result;
 use crate::session::fifo::{self, Fifos};
 use crate::session::{self, End, Signals, Target};
 use crate::term::DetachKeys;
+use berth_client::{Client, random_id};
 
 #[derive(Debug, Args)]
 pub struct ExecArgs {
@@ -32,12 +33,12 @@ pub struct ExecArgs {
     #[arg(long, short, value_name = "DIR", default_value = "", hide_default_value = true)]
     pub workdir: String,
     /// Id of the new process; made up if not given
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "ID", add = complete::ids(), default_value = "", hide_default_value = true)]
     pub exec_id: String,
     /// Keys that leave it running, with a terminal
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
     pub detach_keys: DetachKeys,
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = complete::ids())]
     pub id: String,
     #[arg(
         value_name = "COMMAND",
@@ -139,12 +140,7 @@ pub async fn exec(context: &Context, args: ExecArgs) -> Result<u8> {
 }
 
 async fn start(client: &Client, request: ExecRequest) -> Result<ExecResponse> {
-    let id = request.id.clone();
-    client
-        .call("exec", &id, request, |mut stub, request| async move {
-            stub.exec(request).await
-        })
-        .await
+    Ok(client.exec(request).await?)
 }
 
 /// A name without a value is looked up here, and left out where it is not set.

@@ -5,12 +5,13 @@ use clap::Args;
 use serde_json::Value;
 
 use super::Context;
-use crate::error::Result;
+use crate::complete;
+use crate::error::{CliError, Result};
 use crate::json;
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
 }
 
@@ -24,15 +25,10 @@ pub async fn inspect(context: &Context, args: InspectArgs) -> Result<u8> {
             id: id.clone(),
             processes: true,
         };
-        match client
-            .call("inspect", &id, request, |mut stub, request| async move {
-                stub.get(request).await
-            })
-            .await
-        {
+        match client.get(request).await {
             Ok(response) => found.extend(response.container.as_ref().map(json::container)),
             Err(error) => {
-                error.report(context.out.json);
+                CliError::from(error).report(context.out.json);
                 code = 1;
             }
         }

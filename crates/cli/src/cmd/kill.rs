@@ -4,12 +4,13 @@ use berth_wire::v1::SignalRequest;
 use clap::Args;
 
 use super::{AsyncOne, Context, Done, each};
-use crate::client::{Client, random_id};
+use crate::complete;
 use crate::error::Result;
+use berth_client::{Client, random_id};
 
 #[derive(Debug, Args)]
 pub struct KillArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
     /// Name or number of the signal
     #[arg(long, short, value_name = "SIGNAL", default_value = "KILL")]
@@ -39,11 +40,7 @@ impl AsyncOne for Kill {
             all: self.all,
             request_id: random_id(),
         };
-        client
-            .call("kill", id, request, |mut stub, request| async move {
-                stub.signal(request).await
-            })
-            .await?;
+        client.signal(request).await?;
         Ok(Done::id(id))
     }
 }

@@ -1,21 +1,24 @@
 //! `berth logs`. Goes on by the last entry's cursor when berthd is restarted, so that a follower misses and repeats nothing.
 
-use std::ops::ControlFlow;
 use std::time::SystemTime;
 
+use berth_client::Logs;
 use berth_wire::v1::{LogEntry, LogsRequest, Stream};
 use clap::{Args, ValueEnum};
 use rustix::stdio::{stderr, stdout};
+use tokio::task::JoinSet;
 
 use super::Context;
+use crate::complete;
 use crate::error::{CliError, Result};
-use crate::out::{Out, complain};
+use crate::out::{self, Out, complain};
 use crate::{human, json, term};
 
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    #[arg(value_name = "ID")]
-    pub id: String,
+    /// Of several each line is led by its container's id
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
+    pub ids: Vec<String>,
     /// Stay until the container has ended
     #[arg(long, short)]
     pub follow: bool,
@@ -52,7 +55,7 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<u8> {
     };
     let request = LogsRequest {
         namespace: context.namespace.clone(),
-        id: args.id.clone(),
+        id: String::new(),
         follow: args.follow,
         tail: args.tail,
         since: time("since", args.since)?,
@@ -68,33 +71,61 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<u8> {
             .collect(),
     };
     let client = context.client().await?;
-    let mut printer = Printer {
-        out: context.out,
-        timestamps: args.timestamps,
-        at_line_start: [true; 2],
-    };
-    client
-        .stream(
-            "logs",
-            &args.id,
-            request,
-            |mut stub, request| async move { stub.logs(request).await },
-            |request, response| {
-                printer.print(&response.entries)?;
-                if let Some(last) = response.entries.last() {
-                    // The cursor says it all from here on.
-                    request.cursor.clone_from(&last.cursor);
-                    request.tail = None;
-                }
-                Ok(ControlFlow::Continue(()))
-            },
-        )
-        .await?;
-    Ok(0)
+    let several = args.ids.len() > 1;
+    let width = args.ids.iter().map(String::len).max().unwrap_or(0);
+    let coloured = out::coloured();
+    let mut readers = JoinSet::new();
+    for (number, id) in args.ids.into_iter().enumerate() {
+        let printer = Printer {
+            out: context.out,
+            id: several.then(|| id.clone()),
+            label: label(several, &id, width, coloured.then_some(number)),
+            timestamps: args.timestamps,
+            at_line_start: [true; 2],
+        };
+        let request = LogsRequest { id, ..request.clone() };
+        readers.spawn(show(client.logs(request), printer));
+    }
+    let mut code = 0;
+    while let Some(ended) = readers.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if several && !matches!(error, CliError::StdoutClosed) => {
+                error.report(context.out.json);
+                code = 1;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    Ok(code)
+}
+
+async fn show(mut logs: Logs, mut printer: Printer) -> Result<()> {
+    while let Some(first) = logs.next().await? {
+        let mut entries = vec![first];
+        entries.extend(logs.ready());
+        printer.print(&entries)?;
+    }
+    Ok(())
+}
+
+/// What leads a line of one of several containers.
+fn label(several: bool, id: &str, width: usize, number: Option<usize>) -> String {
+    // Those that are read well on black and on white.
+    const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+    match (several, number) {
+        (false, _) => String::new(),
+        (true, None) => format!("{id:width$} | "),
+        (true, Some(number)) => format!("\x1b[{}m{id:width$} |\x1b[0m ", COLOURS[number % COLOURS.len()]),
+    }
 }
 
 struct Printer {
     out: Out,
+    /// In JSON, of several.
+    id: Option<String>,
+    label: String,
     timestamps: bool,
     /// Of stdout and of stderr: a line may come in pieces, and has one time.
     at_line_start: [bool; 2],
@@ -105,7 +136,13 @@ impl Printer {
         if self.out.json {
             let lines: String = entries
                 .iter()
-                .map(|entry| format!("{}\n", json::log_entry(entry)))
+                .map(|entry| {
+                    let mut object = json::log_entry(entry);
+                    if let Some(id) = &self.id {
+                        object["id"] = id.clone().into();
+                    }
+                    format!("{object}\n")
+                })
                 .collect();
             return self.out.bytes(lines.as_bytes());
         }
@@ -129,7 +166,11 @@ impl Printer {
         let mut text = Vec::new();
         for entry in run {
             let at_line_start = &mut self.at_line_start[usize::from(entry.stream() == Stream::Stderr)];
-            if self.timestamps && *at_line_start && !entry.data.is_empty() {
+            let begins = *at_line_start && !entry.data.is_empty();
+            if begins {
+                text.extend_from_slice(self.label.as_bytes());
+            }
+            if self.timestamps && begins {
                 text.extend_from_slice(human::rfc3339(entry.time).unwrap_or_else(|| "-".into()).as_bytes());
                 text.push(b' ');
             }
@@ -156,13 +197,15 @@ mod test {
         };
         let mut printer = Printer {
             out: Out { json: false },
+            id: None,
+            label: label(true, "web", 5, None),
             timestamps: true,
             at_line_start: [true; 2],
         };
         let text = printer.format(&[entry("one "), entry("line\n"), entry("two\n")]);
         assert_eq!(
             String::from_utf8_lossy(&text),
-            "1970-01-01T00:00:01.500000000Z one line\n1970-01-01T00:00:01.500000000Z two\n"
+            "web   | 1970-01-01T00:00:01.500000000Z one line\nweb   | 1970-01-01T00:00:01.500000000Z two\n"
         );
     }
 }

@@ -1,7 +1,9 @@
 //! One file a command. A command takes its options, calls berthd, prints, and gives the exit code.
 
 pub mod attach;
+pub mod completion;
 pub mod create;
+pub mod diagnose;
 pub mod doctor;
 pub mod events;
 pub mod exec;
@@ -9,6 +11,7 @@ pub mod inspect;
 pub mod kill;
 pub mod logs;
 pub mod pause;
+pub mod prune;
 pub mod ps;
 pub mod rm;
 pub mod run;
@@ -16,6 +19,7 @@ pub mod spec;
 pub mod start;
 pub mod stats;
 pub mod stop;
+pub mod top;
 pub mod update;
 pub mod version;
 pub mod wait;
@@ -26,10 +30,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::args::{Cli, Command};
-use crate::client::Client;
 use crate::error::{CliError, Result};
-use crate::out::Out;
+use crate::out::{Out, complain};
 use crate::term;
+use berth_client::Client;
 
 /// What every command gets.
 #[derive(Debug)]
@@ -41,7 +45,8 @@ pub struct Context {
 
 impl Context {
     pub async fn client(&self) -> Result<Client> {
-        Client::connect(&self.address, &self.namespace).await
+        let client = Client::connect(&self.address, &self.namespace).await?;
+        Ok(client.when_away(|| complain("berthd went away; waiting for it to come back")))
     }
 }
 
@@ -55,6 +60,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Run(args) => run::run(&context, args).await,
         Command::Create(args) => create::create(&context, args).await,
         Command::Start(args) => start::start(&context, args).await,
+        Command::Ps(args) if args.watch => while_read(ps::ps(&context, args)).await,
         Command::Ps(args) => ps::ps(&context, args).await,
         Command::Logs(args) => while_read(logs::logs(&context, args)).await,
         Command::Exec(args) => exec::exec(&context, args).await,
@@ -71,6 +77,11 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Inspect(args) => inspect::inspect(&context, args).await,
         Command::Spec(args) => spec::spec(&context, args),
         Command::Doctor(args) => doctor::doctor(&context, &args),
+        Command::Prune(args) => prune::prune(&context, args).await,
+        Command::Diagnose(args) => diagnose::diagnose(&context, args).await,
+        Command::Top(args) => top::top(&context, args).await,
+        Command::Completion(args) => completion::completion(&context, &args),
+        Command::Man(args) => completion::man(&args),
         Command::Version => version::version(&context).await,
     }
 }

@@ -4,12 +4,13 @@ use berth_wire::v1::{PauseRequest, ResumeRequest};
 use clap::Args;
 
 use super::{AsyncOne, Context, Done, each};
-use crate::client::{Client, random_id};
+use crate::complete;
 use crate::error::Result;
+use berth_client::{Client, random_id};
 
 #[derive(Debug, Args)]
 pub struct PauseArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
 }
 
@@ -23,11 +24,7 @@ impl AsyncOne for Pause {
             id: id.to_owned(),
             request_id: random_id(),
         };
-        client
-            .call("pause", id, request, |mut stub, request| async move {
-                stub.pause(request).await
-            })
-            .await?;
+        client.pause(request).await?;
         Ok(Done::id(id))
     }
 }
@@ -42,11 +39,7 @@ impl AsyncOne for Unpause {
             id: id.to_owned(),
             request_id: random_id(),
         };
-        client
-            .call("unpause", id, request, |mut stub, request| async move {
-                stub.resume(request).await
-            })
-            .await?;
+        client.resume(request).await?;
         Ok(Done::id(id))
     }
 }

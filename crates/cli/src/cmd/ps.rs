@@ -1,14 +1,17 @@
 //! `berth ps`.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::io::IsTerminal as _;
+use std::time::{Duration, SystemTime};
 
-use berth_wire::v1::{Container, ContainerState, ExitReason, ListRequest};
+use berth_client::{Client, Happened};
+use berth_wire::v1::{Container, ContainerState, EventsRequest, ExitReason, ListRequest};
 use clap::Args;
 use serde_json::Value;
 
 use super::Context;
 use crate::error::Result;
+use crate::out::REDRAW;
 use crate::{human, json};
 
 #[derive(Debug, Args)]
@@ -25,7 +28,15 @@ pub struct PsArgs {
     /// Of all namespaces
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
+    /// Stay, and show them anew whenever something happens
+    #[arg(long, short, conflicts_with = "quiet")]
+    pub watch: bool,
 }
+
+/// Ages grow without an event.
+const REFRESH: Duration = Duration::from_secs(5);
+/// A storm of events is shown as often as a person can read.
+const CALM: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
@@ -35,7 +46,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             Some(("label", label)) => Ok(match label.split_once('=') {
                 Some((key, value)) => Self::Label(key.to_owned(), Some(value.to_owned())),
@@ -52,7 +63,7 @@ impl Filter {
         }
     }
 
-    fn holds(&self, container: &Container) -> bool {
+    pub fn holds(&self, container: &Container) -> bool {
         match self {
             Self::Label(key, None) => container.labels.contains_key(key),
             Self::Label(key, Some(value)) => container.labels.get(key) == Some(value),
@@ -62,11 +73,47 @@ impl Filter {
     }
 }
 
-/// Containers asked for at once: any number of them is too many for one message.
-const PAGE: u32 = 1000;
-
 pub async fn ps(context: &Context, args: PsArgs) -> Result<u8> {
     let client = context.client().await?;
+    if !args.watch {
+        show(context, &args, &list(context, &client, &args).await?)?;
+        return Ok(0);
+    }
+    let mut events = client.events(EventsRequest {
+        namespace: namespace(context, &args),
+        ..Default::default()
+    });
+    // Nothing that happens after the first list may be missed: the subscription stands before it.
+    while !matches!(events.next().await?, Some(Happened::CaughtUp)) {}
+    loop {
+        let containers = list(context, &client, &args).await?;
+        if !context.out.json && std::io::stdout().is_terminal() {
+            context.out.bytes(REDRAW)?;
+        }
+        show(context, &args, &containers)?;
+        if let Ok(happened) = tokio::time::timeout(REFRESH, events.next()).await {
+            happened?;
+            let calm = tokio::time::sleep(CALM);
+            tokio::pin!(calm);
+            loop {
+                tokio::select! {
+                    () = &mut calm => break,
+                    happened = events.next() => drop(happened?),
+                }
+            }
+        }
+    }
+}
+
+fn namespace(context: &Context, args: &PsArgs) -> String {
+    if args.all_namespaces {
+        "*".to_owned()
+    } else {
+        context.namespace.clone()
+    }
+}
+
+async fn list(context: &Context, client: &Client, args: &PsArgs) -> Result<Vec<Container>> {
     // Exact labels are sorted out by berthd, the rest here.
     let labels: HashMap<_, _> = args
         .filter
@@ -76,49 +123,39 @@ pub async fn ps(context: &Context, args: PsArgs) -> Result<u8> {
             _ => None,
         })
         .collect();
-    let namespace = if args.all_namespaces {
-        "*".to_owned()
-    } else {
-        context.namespace.clone()
-    };
-    let mut request = ListRequest {
-        namespace,
+    let request = ListRequest {
+        namespace: namespace(context, args),
         labels,
         processes: false,
-        page_size: PAGE,
-        after: String::new(),
+        ..Default::default()
     };
-    let mut containers = Vec::new();
-    loop {
-        let page = client
-            .call("ps", "", request.clone(), |mut stub, request| async move {
-                stub.list(request).await
-            })
-            .await?;
-        containers.extend(page.containers);
-        request.after = page.next;
-        if request.after.is_empty() {
-            break;
-        }
-    }
+    let mut containers = client.list(request).await?;
     let asks_state = args.filter.iter().any(|filter| matches!(filter, Filter::State(_)));
     containers.retain(|container| {
         (args.all || asks_state || container.state() != ContainerState::Stopped)
             && args.filter.iter().all(|filter| filter.holds(container))
     });
+    Ok(containers)
+}
+
+fn show(context: &Context, args: &PsArgs, containers: &[Container]) -> Result<()> {
     if args.quiet {
-        for container in &containers {
+        for container in containers {
             context.out.line(&container.id)?;
         }
+        Ok(())
     } else if context.out.json {
-        context
-            .out
-            .document(&containers.iter().map(json::container).collect::<Value>())?;
+        let document = containers.iter().map(json::container).collect::<Value>();
+        // Of a watch each is one line.
+        if args.watch {
+            context.out.object(&document)
+        } else {
+            context.out.document(&document)
+        }
     } else {
-        let (header, rows) = table(&containers, args.all_namespaces, SystemTime::now());
-        context.out.table(&header, rows)?;
+        let (header, rows) = table(containers, args.all_namespaces, SystemTime::now());
+        context.out.table(&header, rows)
     }
-    Ok(0)
 }
 
 fn table(containers: &[Container], with_namespace: bool, now: SystemTime) -> (Vec<&'static str>, Vec<Vec<String>>) {

@@ -5,14 +5,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::{AsyncOne, Context, Done, each};
-use crate::client::{Client, random_id};
+use crate::complete;
 use crate::error::Result;
 use crate::json;
 use crate::out::complain;
+use berth_client::{Client, random_id};
 
 #[derive(Debug, Args)]
 pub struct RmArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
     /// Kill it first if it still runs; no error if it is not there
     #[arg(long, short)]
@@ -49,11 +50,7 @@ impl AsyncOne for Remove {
             force: self.force,
             request_id: random_id(),
         };
-        let response = client
-            .call("rm", id, request, |mut stub, request| async move {
-                stub.delete(request).await
-            })
-            .await?;
+        let response = client.delete(request).await?;
         if response.pending && !self.is_json {
             complain(&format!(
                 "{id} is gone, but berthd still works on what could not be removed yet: {}",

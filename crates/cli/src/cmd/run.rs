@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::Context;
 use super::create::CreateArgs;
-use crate::client::{Client, random_id};
 use crate::error::{CliError, Result};
 use crate::out::complain;
 use crate::session::{self, End, Signals, Target};
 use crate::term::DetachKeys;
+use berth_client::{Client, random_id};
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -36,9 +36,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8> {
         container: Some(spec),
         request_id: random_id(),
     };
-    let start = client.call("run", &id, request, |mut stub, request| async move {
-        stub.run(request).await
-    });
+    let start = client.run(request);
     if args.detach {
         let response = start.await?;
         if context.out.json {
@@ -110,12 +108,7 @@ pub async fn remove(client: &Client, id: &str, exec_id: &str) {
         force: true,
         request_id: random_id(),
     };
-    match client
-        .call("rm", id, request, |mut stub, request| async move {
-            stub.delete(request).await
-        })
-        .await
-    {
+    match client.delete(request).await.map_err(CliError::from) {
         Ok(response) if response.pending && !response.message.is_empty() => {
             complain(&format!("{id} is being removed: {}", response.message))
         }

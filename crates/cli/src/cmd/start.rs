@@ -5,12 +5,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::{AsyncOne, Context, Done, each};
-use crate::client::{Client, random_id};
+use crate::complete;
 use crate::error::Result;
+use berth_client::{Client, random_id};
 
 #[derive(Debug, Args)]
 pub struct StartArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
 }
 
@@ -24,11 +25,7 @@ impl AsyncOne for Start {
             id: id.to_owned(),
             request_id: random_id(),
         };
-        let response = client
-            .call("start", id, request, |mut stub, request| async move {
-                stub.start(request).await
-            })
-            .await?;
+        let response = client.start(request).await?;
         Ok(Done {
             line: id.to_owned(),
             fields: json!({ "pid": response.pid }),

@@ -9,12 +9,12 @@ use berth_wire::v1::{ContainerStats, StatsRequest, StatsResponse};
 use clap::Args;
 
 use super::Context;
+use crate::complete;
 use crate::error::{CliError, Result};
 use crate::human::{parse_duration, size};
 use crate::json;
+use crate::out::REDRAW;
 
-/// Home, and clear from there.
-const REDRAW: &[u8] = b"\x1b[H\x1b[2J";
 const HEADER: [&str; 7] = [
     "ID",
     "CPU",
@@ -28,7 +28,7 @@ const HEADER: [&str; 7] = [
 #[derive(Debug, Args)]
 pub struct StatsArgs {
     /// All running ones if none is given
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
     /// Print once, and end
     #[arg(long)]
@@ -58,7 +58,7 @@ pub async fn stats(context: &Context, args: StatsArgs) -> Result<u8> {
             &first,
             request,
             |mut stub, request| async move { stub.stats(request).await },
-            |_, response| {
+            |_, response| -> Result<_> {
                 let percents = rates.take(&response);
                 // A rate needs two readings.
                 if rates.readings < 2 && (args.no_stream || !context.out.json) && !response.containers.is_empty() {
@@ -92,7 +92,7 @@ pub async fn stats(context: &Context, args: StatsArgs) -> Result<u8> {
 }
 
 #[derive(Default)]
-struct Rates {
+pub(super) struct Rates {
     readings: u32,
     at: i64,
     cpu: HashMap<(String, String), u64>,
@@ -100,7 +100,7 @@ struct Rates {
 
 impl Rates {
     /// Percent of one CPU since the reading before, for each container.
-    fn take(&mut self, response: &StatsResponse) -> Vec<Option<f64>> {
+    pub(super) fn take(&mut self, response: &StatsResponse) -> Vec<Option<f64>> {
         let elapsed = response.at.saturating_sub(self.at) as f64;
         let mut now = HashMap::new();
         let percents = response.containers.iter().map(|stats| {

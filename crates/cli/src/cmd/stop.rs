@@ -5,13 +5,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::{AsyncOne, Context, Done, each};
-use crate::client::{Client, random_id};
+use crate::complete;
 use crate::error::Result;
 use crate::{human, json};
+use berth_client::{Client, random_id};
 
 #[derive(Clone, Debug, Args)]
 pub struct StopArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
     /// How long to wait before SIGKILL [default: the container's own]
     #[arg(long, short, value_name = "TIME", value_parser = human::parse_timeout)]
@@ -36,11 +37,7 @@ impl AsyncOne for Stop {
             signal: self.signal.clone(),
             request_id: random_id(),
         };
-        let response = client
-            .call("stop", id, request, |mut stub, request| async move {
-                stub.stop(request).await
-            })
-            .await?;
+        let response = client.stop(request).await?;
         Ok(Done {
             line: id.to_owned(),
             fields: json!({ "exit": json::maybe_exit(response.exit.as_ref()) }),

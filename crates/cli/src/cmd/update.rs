@@ -4,16 +4,17 @@ use berth_wire::v1::{Resources, UpdateRequest};
 use clap::Args;
 
 use super::{AsyncOne, Context, Done, each};
-use crate::client::{Client, random_id};
+use crate::complete;
 use crate::error::{CliError, Result};
 use crate::human::parse_limit;
+use berth_client::{Client, random_id};
 
 /// Microseconds; what runc and Docker take for `--cpus`.
 const CPU_PERIOD: u64 = 100_000;
 
 #[derive(Debug, Args)]
 pub struct UpdateArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
     /// Memory limit, as 512m; -1 = none
     #[arg(long, short, value_name = "SIZE", value_parser = parse_limit, allow_hyphen_values = true)]
@@ -99,11 +100,7 @@ impl AsyncOne for Update {
             resources_json: Default::default(),
             request_id: random_id(),
         };
-        client
-            .call("update", id, request, |mut stub, request| async move {
-                stub.update(request).await
-            })
-            .await?;
+        client.update(request).await?;
         Ok(Done::id(id))
     }
 }

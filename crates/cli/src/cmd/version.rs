@@ -1,9 +1,9 @@
 //! `berth version`: ours, and berthd's if it runs.
 
-use berth_wire::v1::{VersionRequest, VersionResponse};
+use berth_wire::v1::VersionResponse;
 
 use super::Context;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::json;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -11,11 +11,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub async fn version(context: &Context) -> Result<u8> {
     let daemon = async {
         let client = context.client().await?;
-        client
-            .call("version", "", VersionRequest {}, |mut stub, request| async move {
-                stub.version(request).await
-            })
-            .await
+        client.version().await.map_err(CliError::from)
     };
     match daemon.await {
         Ok(daemon) if context.out.json => context.out.document(&json::version(VERSION, &daemon)).map(|()| 0),

@@ -5,13 +5,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::{AsyncOne, Context, Done, each};
-use crate::client::Client;
+use crate::complete;
 use crate::error::Result;
 use crate::json;
+use berth_client::Client;
 
 #[derive(Debug, Args)]
 pub struct WaitArgs {
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", add = complete::ids())]
     pub ids: Vec<String>,
     /// One of its execs instead of its first process
     #[arg(long, value_name = "EXEC_ID", default_value = "", hide_default_value = true)]
@@ -32,11 +33,7 @@ impl AsyncOne for Wait {
             id: id.to_owned(),
             exec_id: self.exec.clone(),
         };
-        let response = client
-            .call("wait", id, request, |mut stub, request| async move {
-                stub.wait(request).await
-            })
-            .await?;
+        let response = client.wait(request).await?;
         let exit = response.exit.unwrap_or_default();
         let line = if self.names {
             format!("{id} {}", exit.code)

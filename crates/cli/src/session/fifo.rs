@@ -16,8 +16,8 @@ use super::input::{Input, Typed};
 use super::output::{self, Output};
 use super::signals::Proxy;
 use super::{End, Signals, Target};
-use crate::client::random_id;
 use crate::error::{CliError, Result};
+use berth_client::random_id;
 
 const CHUNK: usize = 64 << 10;
 
@@ -236,8 +236,8 @@ mod test {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::fake::{Daemon, Script};
     use crate::term::DetachKeys;
+    use berth_client::fake::{Daemon, Script};
 
     #[tokio::test]
     async fn what_an_ended_process_wrote_is_all_there() {

@@ -29,10 +29,10 @@ use self::input::{Input, Typed};
 use self::output::Output;
 use self::refill::{Anchor, Refill, Shown};
 use self::signals::Proxy;
-use crate::client::Client;
-use crate::error::{CliError, Result, detail};
+use crate::error::{CliError, Result};
 use crate::out;
 use crate::term::{self, DetachKeys, Raw};
+use berth_client::{Client, detail};
 
 #[derive(Debug)]
 pub struct Target {

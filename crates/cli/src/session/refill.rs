@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use crate::client::Client;
 use crate::error::Result;
+use berth_client::Client;
 
 /// Logs that keep less may have lost their beginning before the session began.
 const SMALL: u64 = 10 << 20;
@@ -145,7 +145,7 @@ impl Refill {
                 while let Some(status) = failed.take() {
                     if let Err(error) = client.wait_or_fail(&mut patience, "logs", &id, status).await {
                         // Nobody is left to tell if the session has gone.
-                        let _ = sender.send(Err(error)).await;
+                        let _ = sender.send(Err(error.into())).await;
                         return;
                     }
                     match client.stub().logs(request.clone()).await {

@@ -7,8 +7,8 @@ use berth_wire::v1::SignalRequest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{End, Target};
-use crate::client::{Client, random_id};
 use crate::error::{CliError, Result};
+use berth_client::{Client, random_id};
 
 pub const WINCH: i32 = rustix::process::Signal::WINCH.as_raw();
 const USR1: i32 = rustix::process::Signal::USR1.as_raw();

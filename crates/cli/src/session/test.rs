@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::fake::{Daemon, Script};
+use berth_client::fake::{Daemon, Script};
 use berth_wire::v1::LogPolicy;
 
 async fn attach(script: Script) -> (Result<End>, Vec<u8>, Vec<String>) {

@@ -11,6 +11,8 @@ on_all!(
     pipes,
     update_pause_stats,
     errors_say_what_to_do,
+    several_logs_prune_and_diagnose,
+    a_watch_shows_what_happens,
     without_a_daemon
 );
 
@@ -209,4 +211,60 @@ async fn without_a_daemon(rt: Runtime) {
     let o = output(&d, &["ps"]);
     assert_eq!(o.status.code(), Some(1), "{o:?}");
     assert!(String::from_utf8_lossy(&o.stderr).contains("berthd"), "{o:?}");
+}
+
+async fn several_logs_prune_and_diagnose(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    for id in ["one", "three"] {
+        d.run_to_end(&d.sh(id, &format!("echo from {id}"))).await;
+    }
+    let logs = good(&d, &["logs", "one", "three"]);
+    let mut lines: Vec<_> = logs.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        ["one   | from one", "three | from three"],
+        "aligned, and without colours in a pipe"
+    );
+    d.run(&d.sleeper("up")).await;
+    let page = good(&d, &["diagnose", "up"]);
+    for part in ["default/up  running", "Processes", "sleep", "Shim", "started"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    let diagnosis = json(&d, &["diagnose", "one"]);
+    assert_eq!(diagnosis["lines"][0], "from one", "{diagnosis}");
+    assert_eq!(diagnosis["container"]["exit"]["code"], 0, "{diagnosis}");
+    let refused = output(&d, &["prune"]);
+    assert_eq!(refused.status.code(), Some(2), "nobody can answer: {refused:?}");
+    assert_eq!(good(&d, &["prune", "-f", "--ended", "1h"]), "");
+    let pruned = good(&d, &["prune", "-f"]);
+    let mut pruned: Vec<_> = pruned.lines().collect();
+    pruned.sort_unstable();
+    assert_eq!(pruned, ["one", "three"]);
+    assert_eq!(d.list().await.len(), 1, "what runs stays");
+}
+
+async fn a_watch_shows_what_happens(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let file = d.dir.join("watched");
+    let mut watch = berth(&d, &["--json", "ps", "--watch"])
+        .stdout(std::fs::File::create(&file).expect("a file"))
+        .spawn()
+        .expect("berth");
+    let shows = async |ids: &[&str]| {
+        until("the watch shows it", || {
+            let text = std::fs::read_to_string(&file).ok()?;
+            let last: Value = serde_json::from_str(text.lines().last()?).ok()?;
+            let seen: Vec<_> = last.as_array()?.iter().filter_map(|c| c["id"].as_str()).collect();
+            (seen == ids).then_some(())
+        })
+        .await;
+    };
+    shows(&[]).await;
+    d.run(&d.sleeper("seen")).await;
+    shows(&["seen"]).await;
+    d.delete("seen").await;
+    shows(&[]).await;
+    watch.kill().expect("kill");
+    watch.wait().expect("wait");
 }

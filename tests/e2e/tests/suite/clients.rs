@@ -126,3 +126,11 @@ async fn node() {
     let named = run(&d, "node", &mut command, &[proto.to_str().expect("UTF-8")]).await;
     assert_eq!(named, "localhost");
 }
+
+/// The crate `berth-client`, by the example that its documentation shows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rust() {
+    let d = Daemon::start(Runtime::Embedded).await;
+    let named = run(&d, "rust", &mut Command::new(env!("CARGO_BIN_EXE_berth-example")), &[]).await;
+    assert_eq!(named, "berthd");
+}

@@ -1,6 +1,6 @@
 //! The connection to berthd. It outlives berthd: a call or stream that breaks is made again until berthd is back or patience ends.
 //!
-//! * The first connection is not waited for: a person who forgot to start berthd learns it at once.
+//! * The first connection is not waited for: who forgot to start berthd learns it at once.
 //! * Mutating calls carry a request id made once, so that making them again does nothing twice.
 //! * A broken connection is told from an answer by the status's source: an answer of berthd's has none.
 
@@ -17,10 +17,9 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
-use crate::error::{CliError, Result, detail};
-use crate::out::complain;
+use crate::error::{Error, Result, detail};
 
-/// How long berthd may be away before a command gives up.
+/// How long berthd may be away before a call gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LAST_DELAY: Duration = Duration::from_millis(500);
@@ -28,17 +27,23 @@ const LAST_DELAY: Duration = Duration::from_millis(500);
 const GOOD: Duration = Duration::from_secs(1);
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// The generated client.
 pub type Stub = SupervisorClient<Channel>;
 
+/// See the crate's own page. A clone shares the connection.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// Of requests that name none.
     pub namespace: String,
     address: PathBuf,
     channel: Channel,
     patience: Duration,
+    /// Called once when berthd stays away for more than a second.
+    away: fn(),
 }
 
 impl Client {
+    /// Fails at once if nobody listens. `address` is a path, or `unix:` and a path.
     pub async fn connect(address: &Path, namespace: &str) -> Result<Self> {
         let address = match address.to_str().and_then(|text| text.strip_prefix("unix:")) {
             Some(path) => PathBuf::from(format!("/{}", path.trim_start_matches('/'))),
@@ -62,19 +67,28 @@ impl Client {
             address,
             channel,
             patience: PATIENCE,
+            away: || (),
         })
     }
 
-    #[cfg(test)]
+    /// How long berthd may be away; 30 s if this is not called.
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
+    /// What to do when berthd stays away for more than a second, as telling a person.
+    pub fn when_away(mut self, away: fn()) -> Self {
+        self.away = away;
+        self
+    }
+
+    /// The generated client, without retries.
     pub fn stub(&self) -> Stub {
         SupervisorClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
+    /// For a loop of one's own around [`Client::wait_or_fail`].
     pub fn patience(&self) -> Patience {
         Patience {
             limit: self.patience,
@@ -82,6 +96,7 @@ impl Client {
             delay: FIRST_DELAY,
             attempt: Instant::now(),
             told: false,
+            away: self.away,
         }
     }
 
@@ -108,16 +123,17 @@ impl Client {
 
     /// One stream of answers, opened again while the connection is broken. `take` moves the request's cursor on, so that
     /// it goes on behind what was taken.
-    pub async fn stream<R, M, F>(
+    pub async fn stream<R, M, F, E>(
         &self,
         operation: &'static str,
         id: &str,
         mut request: R,
         open: impl Fn(Stub, R) -> F,
-        mut take: impl FnMut(&mut R, M) -> Result<ControlFlow<()>>,
-    ) -> Result<()>
+        mut take: impl FnMut(&mut R, M) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E>
     where
         R: Clone,
+        E: From<Error>,
         F: Future<Output = Result<Response<Streaming<M>>, Status>>,
     {
         let mut patience = self.patience();
@@ -152,7 +168,7 @@ impl Client {
         status: Status,
     ) -> Result<()> {
         if !is_broken(&status) {
-            return Err(CliError::refused(operation, id, &status));
+            return Err(Error::refused(operation, id, &status));
         }
         if patience.wait().await {
             return Ok(());
@@ -160,8 +176,8 @@ impl Client {
         Err(self.lost(operation, id, &status))
     }
 
-    fn lost(&self, operation: &'static str, id: &str, status: &Status) -> CliError {
-        CliError::Lost {
+    fn lost(&self, operation: &'static str, id: &str, status: &Status) -> Error {
+        Error::Lost {
             operation,
             id: id.to_owned(),
             address: self.address.clone(),
@@ -179,6 +195,7 @@ pub struct Patience {
     delay: Duration,
     attempt: Instant,
     told: bool,
+    away: fn(),
 }
 
 impl Patience {
@@ -196,7 +213,7 @@ impl Patience {
         // A restart takes less; more than that a person wants to know.
         if since.elapsed() >= GOOD && !self.told {
             self.told = true;
-            complain("berthd went away; waiting for it to come back");
+            (self.away)();
         }
         // Nothing tells a client that a daemon is coming back.
         tokio::time::sleep(self.delay).await;
@@ -225,12 +242,12 @@ fn root_cause(status: &Status) -> String {
     }
 }
 
-fn cannot_connect(address: &Path, source: io::Error) -> CliError {
+fn cannot_connect(address: &Path, source: io::Error) -> Error {
     let address = address.to_owned();
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => CliError::NotRunning { address },
-        io::ErrorKind::PermissionDenied => CliError::Forbidden { address },
-        _ => CliError::Connect { address, source },
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning { address },
+        io::ErrorKind::PermissionDenied => Error::Forbidden { address },
+        _ => Error::Connect { address, source },
     }
 }
 
@@ -256,10 +273,7 @@ mod test {
         let error = Client::connect(Path::new("/nonexistent/berthd.sock"), "default")
             .await
             .expect_err("no socket");
-        assert_eq!(
-            error.to_string(),
-            "berthd is not running at /nonexistent/berthd.sock: start it with `berthd`, or set --address"
-        );
+        assert_eq!(error.to_string(), "berthd is not running at /nonexistent/berthd.sock");
     }
 
     #[tokio::test]
@@ -303,7 +317,7 @@ mod test {
         assert!(
             matches!(
                 error,
-                CliError::Refused {
+                Error::Refused {
                     code: Code::NotFound,
                     ..
                 }
@@ -327,7 +341,7 @@ mod test {
             )
             .await
             .expect_err("gone");
-        assert!(matches!(error, CliError::Lost { .. }), "{error:?}");
+        assert!(matches!(error, Error::Lost { .. }), "{error:?}");
     }
 
     #[tokio::test]
@@ -375,7 +389,7 @@ mod test {
             ..Default::default()
         };
         let mut read = Vec::new();
-        let result = client
+        let result: Result<()> = client
             .stream(
                 "logs",
                 "web",
