@@ -4,9 +4,9 @@ check "--pid container:" 1 "$(run --rm --pid container:one bb sh -c "ps | grep -
 like "--pid host" "*dockerd*" "$(run --rm --pid host bb ps)"
 check "--network container:" "$(docker exec one ip -o link | wc -l)" "$(docker run --rm --network container:one bb ip -o link | wc -l)"
 check "--network host" "$(ip -o link | wc -l)" "$(docker run --rm --network host bb ip -o link | wc -l)"
-docker volume create v >/dev/null
-run --rm -v v:/v bb sh -c 'echo kept >/v/f'
-check "volumes" kept "$(run --rm -v v:/v:ro bb sh -c 'echo x 2>/dev/null >/v/f; cat /v/f')"
+docker volume create vol >/dev/null
+run --rm -v vol:/v bb sh -c 'echo kept >/v/f'
+check "volumes" kept "$(run --rm -v vol:/v:ro bb sh -c 'echo x 2>/dev/null >/v/f; cat /v/f')"
 mkdir -p "$WORK/bound"
 echo bound >"$WORK/bound/f"
 check "bind mounts" bound "$(run --rm -v "$WORK/bound:/b" bb cat /b/f)"
@@ -41,5 +41,5 @@ eventually 20 sh -c '[ "$(docker inspect -f "{{.RestartCount}}" always)" -ge 3 ]
 check "--restart always" 0 $?
 docker rm -f always >/dev/null
 docker container prune -f >/dev/null
-docker volume rm v >/dev/null
+docker volume rm vol >/dev/null
 check "prune" "one" "$(docker ps -a --format '{{.Names}}')"
