@@ -34,8 +34,6 @@ run -d --name signal bb sh -c 'trap "exit 9" USR1; while :; do sleep 0.1; done' 
 sleep 0.5
 docker kill -s USR1 signal >/dev/null
 check "kill -s" 9 "$(docker wait signal)"
-run -di --name attached bb sh -c 'read x; echo got $x' >/dev/null
-check "attach" "got it" "$(echo it | docker attach attached)"
 run -d --name always --restart always bb sh -c 'sleep 0.3; exit 1' >/dev/null
 eventually 20 sh -c '[ "$(docker inspect -f "{{.RestartCount}}" always)" -ge 3 ]'
 check "--restart always" 0 $?
