@@ -225,7 +225,7 @@ impl Bench {
         let _ = out.read_line(&mut line);
         let said: Option<Value> = serde_json::from_str(&line).ok();
         if let Some(said) = &said {
-            self.from_outside(runtime, id, facts);
+            self.seen_outside(runtime, id, facts);
             match &case.exec {
                 None => facts.add_probe("", said, host),
                 Some(changes) => self.exec(runtime, case, id, changes, facts),
@@ -328,7 +328,7 @@ impl Bench {
     }
 
     /// Cgroups and state.
-    fn from_outside(&self, runtime: &Runtime, id: &str, facts: &mut Facts) {
+    fn seen_outside(&self, runtime: &Runtime, id: &str, facts: &mut Facts) {
         let mut state = Value::Null;
         // The process may run before the runtime has said so.
         for _ in 0..100 {
@@ -391,9 +391,9 @@ impl Bench {
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             // Of the case with a relative path, which other benches do not have.
             let _ = fs::remove_dir(hierarchy.path().join("berth-conformance-rel"));
-            remove_groups(&hierarchy.path().join(&self.parent), 0, &mut left);
+            remove_groups(&hierarchy.path().join(&self.parent), &mut left);
         }
-        remove_groups(&Path::new("/sys/fs/cgroup").join(&self.parent), 0, &mut left);
+        remove_groups(&Path::new("/sys/fs/cgroup").join(&self.parent), &mut left);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         if mounts.contains(&self.parent) {
             left.push("a mount".to_owned());
@@ -411,7 +411,7 @@ impl Drop for Bench {
 }
 
 /// Groups below the parent are left behind; parents above a container are nobody's.
-fn remove_groups(group: &Path, depth: u32, left: &mut Vec<String>) {
+fn remove_groups(group: &Path, left: &mut Vec<String>) {
     if !group.is_dir() {
         return;
     }
@@ -421,7 +421,7 @@ fn remove_groups(group: &Path, depth: u32, left: &mut Vec<String>) {
             if name.starts_with('c') && name[1..].parse::<u32>().is_ok() {
                 left.push("a cgroup".to_owned());
             }
-            remove_groups(&entry.path(), depth + 1, left);
+            remove_groups(&entry.path(), left);
         }
     }
     let _ = fs::remove_dir(group);
