@@ -43,7 +43,7 @@ pub enum Finding {
     StrayLog { path: PathBuf },
     /// A folder that others may enter or write who should not.
     Mode { path: PathBuf, mode: u32, allowed: u32 },
-    /// Less than a twentieth of a disk is free, in bytes.
+    /// Less than a twentieth of a disk is free, and less than 1 GiB; in bytes.
     AlmostFull { path: PathBuf, free: u64, total: u64 },
     /// A daemon holds the state folder, and nobody answers at its socket.
     Deaf { address: PathBuf, problem: String },

@@ -149,12 +149,15 @@ fn modes(layout: &Layout, found: &mut Vec<Finding>) {
     }
 }
 
+/// In bytes: a twentieth of a large disk is still much.
+const LITTLE: u64 = 1 << 30;
+
 fn space(layout: &Layout, found: &mut Vec<Finding>) {
     for path in [layout.state(), layout.root()] {
         let Ok(space) = dir::open_path(path).and_then(file::space) else {
             continue;
         };
-        if space.total > 0 && space.free < space.total / 20 {
+        if space.free < space.total / 20 && space.free < LITTLE {
             found.push(Finding::AlmostFull {
                 path: path.to_owned(),
                 free: space.free,

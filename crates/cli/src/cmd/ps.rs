@@ -93,6 +93,7 @@ pub async fn ps(context: &Context, args: PsArgs) -> Result<u8> {
         show(context, &args, &containers)?;
         if let Ok(happened) = tokio::time::timeout(REFRESH, events.next()).await {
             happened?;
+            // A burst is shown as one: only the clock tells that it is over.
             let calm = tokio::time::sleep(CALM);
             tokio::pin!(calm);
             loop {

@@ -1,4 +1,6 @@
 //! What can go wrong around a container: OOM kills, daemons that come and go, hanging runtimes, shims that die.
+//!
+//! Long because each kind of trouble is one test with all that leads to it.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -143,6 +143,7 @@ impl Group {
         loop {
             match self.remove() {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {
+                    // cgroup v1 tells nobody when the last process has left a group.
                     std::thread::sleep(LOOK_AGAIN);
                 }
                 done => return done,

@@ -18,7 +18,6 @@ on_all!(
     terminal_and_resize,
     attach_to_an_exec,
     needs_open_first_and_kept_stdio,
-    first_message_has_a_deadline,
 );
 
 struct Session {
@@ -316,13 +315,4 @@ pub async fn needs_open_first_and_kept_stdio(rt: Runtime) {
         ErrorCode::InvalidArgument,
         &["open"],
     );
-}
-
-/// Who opens an attachment and says nothing is not waited for.
-pub async fn first_message_has_a_deadline(rt: Runtime) {
-    let d = Daemon::start(rt).await;
-    let silence = berth_e2e::calls::with_timeout(tokio_stream::pending(), std::time::Duration::from_millis(300));
-    let mut api = d.api();
-    let refused = berth_e2e::within("attach", LIMIT, api.attach(silence)).await.map(drop);
-    berth_e2e::assert_fails(refused, ErrorCode::Timeout, &["attach", "deadline"]);
 }
