@@ -265,6 +265,13 @@ impl Task {
                 self.starter = Some(Starter::Start(reply));
                 return;
             }
+            // It has succeeded between the caller's look and now.
+            Wish::Start { request_id, reply }
+                if !request_id.is_empty() && request_id == self.record.start_request_id =>
+            {
+                reply.send(Ok(self.pid));
+                return;
+            }
             wish => wish,
         };
         match wish.input() {
