@@ -332,6 +332,7 @@ mod test {
                 "berth-api may not use berth-record",
                 // Only as a consequence: the removed crate is no longer one of ours.
                 "berth-floor may not use berth-oci: its foreign crates are a closed list",
+                "berth-fuzz may not use berth-oci: its foreign crates are a closed list",
             ]
         );
     }
