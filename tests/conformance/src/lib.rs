@@ -2,7 +2,7 @@
 //!
 //! * [`case`] holds the configs: `data/*.json` has what each changes of a common base; [`schema`] sees to it that every property
 //!   of the runtime specification has one.
-//! * [`bench`] makes a container of a config with one runtime and gathers [`facts`] about it: what the probe inside says, the
+//! * [`mod@bench`] makes a container of a config with one runtime and gathers [`facts`] about it: what the probe inside says, the
 //!   cgroups, the state, the hooks.
 //! * [`compare`] holds the facts of two runtimes against each other. A difference is in `data/differences.json`, with both values
 //!   and why it is there, or it fails the suite. [`page`] writes `docs/conformance.md` from that table.
