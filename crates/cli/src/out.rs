@@ -78,7 +78,7 @@ pub fn render(header: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> St
     table.trim_fmt()
 }
 
-/// Whether colours are wanted: a terminal, and no `NO_COLOR` (https://no-color.org).
+/// Whether colours are wanted: a terminal, and no `NO_COLOR` (<https://no-color.org>).
 pub fn coloured() -> bool {
     io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
