@@ -36,6 +36,6 @@ pub async fn shim_is_small(rt: Runtime) {
     let release = berth_e2e::daemon::binary("berth-shim")
         .components()
         .any(|c| c.as_os_str() == "release");
-    let limit = if release { 500 } else { 900 };
+    let limit = if release { 500 } else { 700 };
     assert!(sum / N <= limit, "{} KiB", sum / N);
 }
