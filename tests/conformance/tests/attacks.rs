@@ -66,7 +66,6 @@ fn descriptors_of_a_process_on_its_way() {
 
 /// CVE-2019-5736: the container runs the runtime's own program, holds it open, and writes it when it is idle.
 #[test]
-#[ignore = "without the guard the attacker's own runtime, which waits, keeps the program from being written"]
 fn overwriting_the_runtime() {
     const ATTACKER: &str = r#"
         mkfifo /tmp/config.json
@@ -87,7 +86,8 @@ fn overwriting_the_runtime() {
         stage.config(ATTACKER, &json!({"process": {"env": stage.environment()}}));
         let bundle = stage.bundle();
         let mut attacker = stage
-            .command(&["run", "--bundle", &bundle, "c"])
+            // Detached: a runtime of the attacker's own that waits would keep its program from being written.
+            .command(&["run", "--detach", "--bundle", &bundle, "c"])
             .spawn()
             .expect("berth-oci runs");
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(attacker.stdout.take().expect("piped")));
