@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use berth_wire::v1::{ErrorCode, ErrorDetail};
+use berth_wire::v1::ErrorCode;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -13,32 +13,8 @@ pub type Result<T, E = CliError> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    #[error("berthd is not running at {address}: start it with `berthd`, or set --address")]
-    NotRunning { address: PathBuf },
-    #[error("may not open {address}: run this as root, or as a member of the socket's group")]
-    Forbidden { address: PathBuf },
-    #[error("cannot connect to berthd at {address}: {source}")]
-    Connect { address: PathBuf, source: io::Error },
-    /// The connection broke, and berthd did not come back in time.
-    #[error(
-        "{operation} {id}: berthd at {address} went away and did not come back within {seconds} s ({cause}); containers go on without it: start it again with `berthd`"
-    )]
-    Lost {
-        operation: &'static str,
-        id: String,
-        address: PathBuf,
-        seconds: u64,
-        cause: String,
-    },
-    /// berthd said no.
-    #[error("{message}")]
-    Refused {
-        operation: &'static str,
-        id: String,
-        code: Code,
-        message: String,
-        detail: Box<ErrorDetail>,
-    },
+    #[error("{}", advised(.0))]
+    Berthd(berth_client::Error),
     #[error("{0}")]
     Usage(String),
     #[error("cannot {operation} {path}: {source}")]
@@ -69,40 +45,27 @@ fn command(call: &'static str) -> &'static str {
 }
 
 /// The same, with what a person at a command line can do about it.
+fn advised(error: &berth_client::Error) -> String {
+    use berth_client::Error;
+    match error {
+        Error::NotRunning { .. } => format!("{error}: start it with `berthd`, or set --address"),
+        Error::Forbidden { address } => format!(
+            "may not open {}: run this as root, or as a member of the socket's group",
+            address.display()
+        ),
+        Error::Connect { source, .. } => format!("{error}: {source}"),
+        Error::Lost { .. } => format!("{error}; containers go on without it: start it again with `berthd`"),
+        Error::Refused { .. } => error.to_string(),
+    }
+}
+
 impl From<berth_client::Error> for CliError {
-    fn from(error: berth_client::Error) -> Self {
+    fn from(mut error: berth_client::Error) -> Self {
         use berth_client::Error;
-        match error {
-            Error::NotRunning { address } => Self::NotRunning { address },
-            Error::Forbidden { address } => Self::Forbidden { address },
-            Error::Connect { address, source } => Self::Connect { address, source },
-            Error::Lost {
-                operation,
-                id,
-                address,
-                seconds,
-                cause,
-            } => Self::Lost {
-                operation: command(operation),
-                id,
-                address,
-                seconds,
-                cause,
-            },
-            Error::Refused {
-                operation,
-                id,
-                code,
-                message,
-                detail,
-            } => Self::Refused {
-                operation: command(operation),
-                id,
-                code,
-                message,
-                detail,
-            },
+        if let Error::Lost { operation, .. } | Error::Refused { operation, .. } = &mut error {
+            *operation = command(operation);
         }
+        Self::Berthd(error)
     }
 }
 
@@ -115,13 +78,7 @@ impl CliError {
     }
 
     pub fn is_not_found(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused {
-                code: Code::NotFound,
-                ..
-            }
-        )
+        matches!(self, Self::Berthd(error) if error.is_not_found())
     }
 
     /// `own_failure` is 125 for run and exec, 1 for the rest.
@@ -129,7 +86,9 @@ impl CliError {
         match self {
             Self::Usage(_) => 2,
             Self::StdoutClosed => 141,
-            Self::Refused { detail, .. } if own_failure == 125 && detail.exit_code != 0 => {
+            Self::Berthd(berth_client::Error::Refused { detail, .. })
+                if own_failure == 125 && detail.exit_code != 0 =>
+            {
                 u8::try_from(detail.exit_code).unwrap_or(own_failure)
             }
             _ => own_failure,
@@ -138,13 +97,13 @@ impl CliError {
 
     /// What a person can do about it, where the message does not say.
     fn hint(&self) -> Option<String> {
-        let Self::Refused {
+        let Self::Berthd(berth_client::Error::Refused {
             operation,
             id,
             code,
             message,
             detail,
-        } = self
+        }) = self
         else {
             return None;
         };
@@ -173,10 +132,13 @@ impl CliError {
 
     /// Stable name of the failure for `--json`.
     fn name(&self) -> String {
+        use berth_client::Error;
         match self {
-            Self::NotRunning { .. } | Self::Forbidden { .. } | Self::Connect { .. } => "cannot_connect".into(),
-            Self::Lost { .. } => "connection_lost".into(),
-            Self::Refused { code, detail, .. } => match detail.code() {
+            Self::Berthd(Error::NotRunning { .. } | Error::Forbidden { .. } | Error::Connect { .. }) => {
+                "cannot_connect".into()
+            }
+            Self::Berthd(Error::Lost { .. }) => "connection_lost".into(),
+            Self::Berthd(Error::Refused { code, detail, .. }) => match detail.code() {
                 ErrorCode::Unspecified => format!("{code:?}").to_lowercase(),
                 code => code.as_str_name().trim_start_matches("ERROR_CODE_").to_lowercase(),
             },
@@ -187,9 +149,9 @@ impl CliError {
 
     pub fn to_json(&self) -> Value {
         let mut object = json!({ "code": self.name(), "message": self.to_string() });
-        if let Self::Refused {
+        if let Self::Berthd(berth_client::Error::Refused {
             operation, id, detail, ..
-        } = self
+        }) = self
         {
             object["operation"] = json!(operation);
             object["id"] = json!(id);
@@ -219,6 +181,7 @@ impl CliError {
 #[cfg(test)]
 mod test {
     use super::*;
+    use berth_wire::v1::ErrorDetail;
     use prost::Message as _;
     use tonic::Status;
 

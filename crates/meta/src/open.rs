@@ -206,24 +206,13 @@ fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     Ok(beside(&name))
 }
 
-/// Seconds since the epoch as a date that a file name can hold.
+/// Seconds since the epoch as a date that a file name can hold, by the database's own calendar; the seconds if it can't tell.
 fn date(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil from days, counted in eras of 400 years from 1 March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}-{minute:02}-{second:02}Z")
+    let told = Connection::open_in_memory().and_then(|connection| {
+        let text = "SELECT strftime('%Y-%m-%dT%H-%M-%SZ', ?1, 'unixepoch')";
+        connection.query_row(text, [i64::try_from(seconds).unwrap_or(i64::MAX)], |row| row.get(0))
+    });
+    told.unwrap_or_else(|_| seconds.to_string())
 }
 
 #[cfg(test)]

@@ -115,7 +115,9 @@ pub async fn remove(client: &Client, id: &str, exec_id: &str) {
         Ok(_) => {}
         // An exec goes with its container.
         Err(error) if error.is_not_found() => {}
-        Err(error @ CliError::Refused { .. }) => complain(&format!("{id} is not removed: {error}")),
+        Err(error @ CliError::Berthd(berth_client::Error::Refused { .. })) => {
+            complain(&format!("{id} is not removed: {error}"))
+        }
         Err(error) => error.report(false),
     }
 }

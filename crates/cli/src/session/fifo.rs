@@ -81,7 +81,7 @@ impl Fifos {
 
     /// Whether an error is about them: berthd may see another /tmp than we do.
     pub fn is_blamed(&self, error: &CliError) -> bool {
-        matches!(error, CliError::Refused { message, .. } if message.contains(&*self.folder.to_string_lossy()))
+        matches!(error, CliError::Berthd(berth_client::Error::Refused { message, .. }) if message.contains(&*self.folder.to_string_lossy()))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Times of log entries: RFC 3339 in UTC with nanoseconds.
 
+use berth_sys::time::civil;
+
 const SECOND: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
 
@@ -62,23 +64,6 @@ pub fn parse_time(text: &[u8]) -> Option<i64> {
     };
     let seconds = days_before(year, month, day) * DAY + hour * 3600 + (minute - offset) * 60 + second;
     seconds.checked_mul(SECOND)?.checked_add(nanos)
-}
-
-/// Year, month and day of a day counted from 1970-01-01 (Howard Hinnant's `civil_from_days`).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// The inverse of [`civil`].
