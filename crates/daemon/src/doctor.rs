@@ -32,7 +32,10 @@ pub fn run(flags: &Flags, args: &DoctorArgs) -> Result<ExitCode, Error> {
     // Held until the end: no daemon starts into what is being mended.
     let (alone, found) = match layout.lock() {
         Ok(lock) => (Some(lock), examine(&layout)?),
-        Err(berth_record::Error::Locked { .. }) => (None, lasting(&layout, &config)?),
+        Err(berth_record::Error::Locked { .. }) => {
+            let found = lasting(&layout)?;
+            (None, found.into_iter().chain(deaf(&config)).collect())
+        }
         Err(error) => return Err(berth_doctor::Error::from(error).into()),
     };
     let mut left = 0;
@@ -60,25 +63,26 @@ pub fn run(flags: &Flags, args: &DoctorArgs) -> Result<ExitCode, Error> {
 }
 
 /// Beside a daemon at work: what two looks have in common.
-fn lasting(layout: &Layout, config: &Config) -> Result<Vec<Finding>, Error> {
+fn lasting(layout: &Layout) -> Result<Vec<Finding>, berth_doctor::Error> {
     let first = examine(layout)?;
-    let mut found = if first.is_empty() {
-        first
-    } else {
-        // What is looked for is that nothing changes: no event tells that.
-        std::thread::sleep(PASSING);
-        let second = examine(layout)?;
-        // A disk's free bytes change all the time.
-        let lasts = |finding: &Finding| matches!(finding, Finding::AlmostFull { .. }) || first.contains(finding);
-        second.into_iter().filter(lasts).collect()
-    };
-    if let Err(error) = UnixStream::connect(&config.address) {
-        found.push(Finding::Deaf {
-            address: config.address.clone(),
-            problem: error.to_string(),
-        });
+    if first.is_empty() {
+        return Ok(first);
     }
-    Ok(found)
+    // What is looked for is that nothing changes: no event tells that.
+    std::thread::sleep(PASSING);
+    let second = examine(layout)?;
+    // A disk's free bytes change all the time.
+    let lasts = |finding: &Finding| matches!(finding, Finding::AlmostFull { .. }) || first.contains(finding);
+    Ok(second.into_iter().filter(lasts).collect())
+}
+
+/// Whether the daemon that holds the state folder takes connections.
+fn deaf(config: &Config) -> Option<Finding> {
+    let error = UnixStream::connect(&config.address).err()?;
+    Some(Finding::Deaf {
+        address: config.address.clone(),
+        problem: error.to_string(),
+    })
 }
 
 type Outcome = Result<Mended, berth_doctor::Error>;
@@ -132,16 +136,7 @@ fn say(text: &str) -> Result<(), Error> {
 /// Once per start, when adoption has ended: what it could not settle stands in the log by name.
 pub async fn at_start(supervisor: Supervisor, layout: Layout) {
     supervisor.adopted().await;
-    let looked = tokio::task::spawn_blocking(move || {
-        let first = examine(&layout)?;
-        if first.is_empty() {
-            return Ok(first);
-        }
-        // As above; containers may be starting already.
-        std::thread::sleep(PASSING);
-        let second = examine(&layout)?;
-        Ok::<_, berth_doctor::Error>(second.into_iter().filter(|finding| first.contains(finding)).collect())
-    });
+    let looked = tokio::task::spawn_blocking(move || lasting(&layout));
     match looked.await {
         Ok(Ok(found)) => {
             for finding in found {

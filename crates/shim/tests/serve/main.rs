@@ -2,5 +2,6 @@
 
 mod harness;
 mod lifecycle;
+mod starved;
 mod stdio;
 mod trouble;
