@@ -180,6 +180,11 @@ impl Registry {
         }
     }
 
+    /// A container's next task takes the place of one that ended by a defect: in one step, or its id would be free for a moment.
+    pub(crate) fn replace(&self, key: &ContainerKey, handle: Handle) {
+        self.lock().insert(key.clone(), handle);
+    }
+
     /// Only its own task takes a container out.
     pub(crate) fn remove(&self, key: &ContainerKey) {
         self.lock().remove(key);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 use rustix::io::Errno;
@@ -48,13 +49,25 @@ fn create(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
+/// How long something in the kernel may hold a page of a new file.
+const HELD: Duration = Duration::from_secs(10);
+
+/// F_ADD_SEALS says EBUSY while anybody holds a page of the file: whoever moves or ages pages does so for a moment. It waits for that
+/// some 150 ms itself, and nothing tells when the page is let go: so it is asked again.
 fn seal(memory: OwnedFd) -> io::Result<OwnedFd> {
-    fcntl_add_seals(
-        &memory,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    Ok(memory)
+    let end = Instant::now() + HELD;
+    loop {
+        match fcntl_add_seals(&memory, SEALS) {
+            Err(Errno::BUSY) if Instant::now() < end => {}
+            done => return Ok(done.map(|()| memory)?),
+        }
+    }
 }
+
+const SEALS: SealFlags = SealFlags::WRITE
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
 
 #[cfg(test)]
 mod test {
@@ -70,5 +83,29 @@ mod test {
             fstat(&copy).unwrap().st_size,
             source.metadata().unwrap().len().cast_signed()
         );
+    }
+
+    #[test]
+    fn a_page_that_is_held_for_a_while_is_waited_for() {
+        let memory = create("test").unwrap();
+        assert_eq!(rustix::io::write(&memory, &[1; 4096]).unwrap(), 4096);
+        // A pipe that holds the page itself, not a copy.
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let flags = rustix::pipe::SpliceFlags::empty();
+        assert_eq!(
+            rustix::pipe::splice(&memory, Some(&mut 0), &write, None, 4096, flags).unwrap(),
+            4096
+        );
+        let busy = || fcntl_add_seals(&memory, SEALS).unwrap_err();
+        assert_eq!(busy(), Errno::BUSY);
+        std::thread::scope(|scope| {
+            let other = memory.try_clone().unwrap();
+            let sealing = scope.spawn(|| seal(other));
+            // Each takes as long as the kernel waits, and the file's lock lets nobody overtake twice: the other's first try has failed as
+            // well.
+            assert_eq!([busy(), busy(), busy()], [Errno::BUSY; 3]);
+            assert_eq!(rustix::io::read(&read, &mut [0; 4096]).unwrap(), 4096);
+            assert!(is_sealed(sealing.join().unwrap().unwrap()).unwrap());
+        });
     }
 }

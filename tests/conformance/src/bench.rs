@@ -64,6 +64,11 @@ pub struct Bench {
     machine: String,
 }
 
+/// Replaced in what is seen of the container, so it must be part of nothing else there: a cgroup above may be named by hexadecimal digits.
+fn container_id(number: u32) -> String {
+    format!("case-{number:05}")
+}
+
 impl Bench {
     /// `probe`: the static program that runs in the containers.
     ///
@@ -98,7 +103,7 @@ impl Bench {
     /// Makes the container, looks, and takes it away.
     pub fn look(&mut self, runtime: &Runtime, case: &Case) -> Facts {
         self.number += 1;
-        let id = format!("c{}", self.number);
+        let id = container_id(self.number);
         self.fresh_rootfs();
         let sandbox = case.sandbox.then(Sandbox::start);
         let config = self.fill(&case.whole(), &id, sandbox.as_ref());
@@ -557,4 +562,19 @@ fn told_listener(listener: &UnixListener, facts: &mut Facts) {
 /// Whether this machine lets the suite run: root, and cgroups as files.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn only_the_container_itself_is_taken_for_it() {
+        let host = "/process_api/c40d97e2414540da321668c642063bf8/10000/case";
+        for number in 0..10_000 {
+            assert!(!host.contains(&container_id(number)), "{number}");
+        }
+        let ids: Vec<String> = (0..2000).map(container_id).collect();
+        assert!(!ids[12].starts_with(&ids[1]) && ids.iter().all(|id| id.len() == ids[0].len()));
+    }
 }

@@ -101,24 +101,36 @@ pub(crate) fn run(
 /// A container that an earlier daemon left, or an earlier task of this one. The id is taken at once, the rest is found out in its
 /// own task; wishes wait for it.
 pub(crate) fn adopt(env: &Arc<Env>, key: ContainerKey, history: &History) {
-    adopt_again(env, key, history, false);
+    let (mut task, handle) = Task::unknown(env, key);
+    if env.registry.reserve(&task.key, handle) {
+        task.history = history.clone();
+        task.begin_adoption();
+    }
 }
 
-fn adopt_again(env: &Arc<Env>, key: ContainerKey, history: &History, again: bool) {
-    let record = ContainerRecord::default();
-    let (mut task, handle) = Task::new(env, key, Incarnation::from_bytes([0; 16]), record);
-    if !env.registry.reserve(&task.key, handle) {
-        return;
+/// A container whose task ended by a defect.
+fn adopt_again(env: &Arc<Env>, key: ContainerKey) {
+    let (mut task, handle) = Task::unknown(env, key);
+    env.registry.replace(&task.key, handle);
+    task.again = true;
+    task.begin_adoption();
+}
+
+impl Task {
+    /// Of which nothing is known but its name.
+    fn unknown(env: &Arc<Env>, key: ContainerKey) -> (Self, Handle) {
+        Self::new(env, key, Incarnation::from_bytes([0; 16]), ContainerRecord::default())
     }
-    task.history = history.clone();
-    task.again = again;
-    let adopting = Adopting::new(env);
-    tokio::spawn(async move {
-        task.find_out().await;
-        task.history = History::default();
-        drop(adopting);
-        task.serve().await;
-    });
+
+    fn begin_adoption(mut self) {
+        let adopting = Adopting::new(&self.env);
+        tokio::spawn(async move {
+            self.find_out().await;
+            self.history = History::default();
+            drop(adopting);
+            self.serve().await;
+        });
+    }
 }
 
 /// Counts one adoption that goes on, however it ends.
@@ -145,9 +157,10 @@ impl Drop for Task {
             return;
         }
         tracing::error!(container = %self.key, "its task ended by a defect of the daemon; please report it");
-        self.env.registry.remove(&self.key);
-        if !self.again {
-            adopt_again(&self.env, self.key.clone(), &History::default(), true);
+        if self.again {
+            self.env.registry.remove(&self.key);
+        } else {
+            adopt_again(&self.env, self.key.clone());
         }
     }
 }
