@@ -191,6 +191,14 @@ impl Wish {
         })
     }
 
+    /// Whether it asks for what is told as an event; an end is never held up for want of room to tell it.
+    fn makes_events(&self) -> bool {
+        matches!(
+            self,
+            Self::Start { .. } | Self::Exec { .. } | Self::StartExec { .. } | Self::Pause { .. } | Self::Resume { .. }
+        )
+    }
+
     fn operation(&self) -> &'static str {
         match self {
             Self::Start { .. } => "start",

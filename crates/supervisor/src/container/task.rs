@@ -98,6 +98,10 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// So many events of one container may wait for a journal that can't be written. Those that nobody asked for come on top: ends of
+/// processes that run already.
+const UNSAID: usize = 1000;
+
 /// A container that an earlier daemon left, or an earlier task of this one. The id is taken at once, the rest is found out in its
 /// own task; wishes wait for it.
 pub(crate) fn adopt(env: &Arc<Env>, key: ContainerKey, history: &History) {
@@ -287,6 +291,11 @@ impl Task {
             }
             wish => wish,
         };
+        if self.unsaid.len() >= UNSAID && wish.makes_events() {
+            let message = "too many events wait for the event journal, which can't be written; see why in berthd's log, free space in its state folder";
+            let error = self.error(wish.operation(), ErrorCode::Resources, message);
+            return wish.fail(error);
+        }
         match wish.input() {
             Some(input) => self.input(input, Some(wish)),
             None => self.any_time(wish),

@@ -264,6 +264,47 @@ impl Journal for Fillable {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_that_a_full_journal_did_not_take_are_bounded() {
+    let (place, world) = (Place::new("bounded"), World::new());
+    let full = Arc::new(AtomicBool::new(false));
+    let journal = Fillable {
+        journal: place.journal(&place.config()),
+        full: full.clone(),
+    };
+    let supervisor = place.daemon_with(&world, place.config(), Bus::new(journal)).await;
+    supervisor.run(place.spec("", "a"), None).await.unwrap();
+    full.store(true, Ordering::Relaxed);
+    let mut changes = 0;
+    let error = loop {
+        let change = match changes % 2 {
+            0 => supervisor.pause(key("a"), None).await,
+            _ => supervisor.resume(key("a"), None).await,
+        };
+        match change {
+            Ok(()) => changes += 1,
+            Err(error) => break error,
+        }
+        assert!(changes < 2000, "no end to it");
+    };
+    assert_eq!((error.code(), changes), (ErrorCode::Resources, 1000), "{error}");
+    // Whatever ends it is taken all the same, and what waited is told in its order.
+    world.shim("default/a").end(3);
+    assert_eq!(supervisor.wait(key("a"), None).await.unwrap().code, 3);
+    full.store(false, Ordering::Relaxed);
+    let (mut told, mut paused) = (events(&supervisor, false).await, 0);
+    loop {
+        match told.next().await {
+            Some(EventItem::Event(event)) if event.what.kind == EventKind::Paused => paused += 1,
+            Some(EventItem::Event(event)) if event.what.kind == EventKind::Exited => break,
+            Some(_) => {}
+            None => panic!("the events end"),
+        }
+    }
+    assert_eq!(paused, 500);
+    supervisor.pause(key("a"), None).await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_exit_that_a_full_journal_did_not_take_outlives_its_container() {
     let (place, world) = (Place::new("full"), World::new());
     let full = Arc::new(AtomicBool::new(false));
