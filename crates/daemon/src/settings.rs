@@ -19,6 +19,7 @@ pub fn supervisor(config: &Config, shim: PathBuf) -> supervisor::Config {
     settings.runtime = supervisor::RuntimeConfig {
         default: config.default_runtime.clone().unwrap_or_default(),
         allow_paths: config.allow_runtime_paths,
+        systemd_cgroup: config.systemd_cgroup,
         timeout: ms(config.runtime_timeout_ms),
         runtimes: config
             .runtimes

@@ -20,7 +20,7 @@ pub struct Cli {
     /// Accepted for compatibility
     #[arg(long, global = true)]
     pub debug: bool,
-    /// Make cgroups through systemd: not built yet, and refused
+    /// Make cgroups through systemd (cgroup v2; cgroupsPath is slice:prefix:name)
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     /// Accepted for compatibility

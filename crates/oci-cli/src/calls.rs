@@ -24,12 +24,6 @@ const NO_CRIU: &str = "not supported by this runtime (its features say so)";
 /// Does it; answers the exit code.
 pub fn run(cli: &Cli) -> Result<i32, Failure> {
     let root = cli.root.as_path();
-    if cli.systemd_cgroup && matches!(cli.command, Command::Create(_) | Command::Run { .. }) {
-        return Err(Failure::new(
-            "--systemd-cgroup",
-            "cgroups through systemd are not supported yet: leave it out to have them made in the file system",
-        ));
-    }
     match &cli.command {
         Command::Create(create) => self::create(cli, create).map(|_| 0),
         Command::Start { id } => load(root, id)?.start().map(|()| 0).map_err(Failure::from),
@@ -139,6 +133,7 @@ fn create(cli: &Cli, create: &Create) -> Result<Container, Failure> {
         preserve_fds,
         sibling: false,
         filters: Some(&filters(root)),
+        systemd_cgroup: cli.systemd_cgroup,
     })?;
     let told = tell_pidfd(pidfd_socket.as_ref(), container.pid, "standard");
     if let Err(failure) = told.and_then(|()| write_pid(create.pid_file.as_ref(), container.pid)) {

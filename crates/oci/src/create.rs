@@ -4,6 +4,7 @@
 //! fails undoes everything: the init process is killed, the cgroups that were made are removed.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,6 +51,8 @@ pub struct CreateOptions<'a> {
     pub sibling: bool,
     /// A folder of the caller's where compiled seccomp programs are kept.
     pub filters: Option<&'a Path>,
+    /// systemd makes the cgroup.
+    pub systemd_cgroup: bool,
 }
 
 /// Makes the container.
@@ -112,7 +115,13 @@ fn make_in(folder: PathBuf, options: CreateOptions<'_>, plan: &Plan, listens: bo
         .and_then(|linux| linux.cgroups_path().as_ref())
         .map(|path| path.to_string_lossy().into_owned());
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let cgroups = Cgroups::plan(path.as_deref().unwrap_or(""), id)?;
+    let path = path.as_deref().unwrap_or("");
+    let cgroups = if options.systemd_cgroup {
+        let none = HashMap::new();
+        Cgroups::plan_scope(path, id, options.spec.annotations().as_ref().unwrap_or(&none))?
+    } else {
+        Cgroups::plan(path, id)?
+    };
     // Written down before they are made: whoever finds this half done knows what to remove.
     let mut container = Container::new(folder, id, bundle, cgroups);
     container.save(text)?;
@@ -256,7 +265,8 @@ fn attend(
     }
     // One that was not born in its cgroups.
     if let Some(cgroups) = outside {
-        cgroups.join(pid)?;
+        let linux = spec.linux().as_ref();
+        cgroups.join(pid, linux.and_then(|linux| linux.resources().as_ref()))?;
     }
     rdt::join(spec, plan.id(), pid)?;
     netdev::move_all(spec, plan, pid)?;

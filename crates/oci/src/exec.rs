@@ -66,7 +66,7 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
         .map(|profile| Filter::compile_once(profile, options.filters))
         .transpose()?;
     let doors = container.cgroups.doors()?;
-    let mut cradle = container.cgroups.cradle()?;
+    let mut cradle = container.cgroups.cradle_of_exec()?;
     let init = container.init()?.ok_or_else(|| wrong(Status::Stopped))?;
     let scheduling = SchedulingPlan::of(options.process);
     let affinity = Affinity::of(options.process)?;

@@ -18,6 +18,8 @@ use crate::{Call, CreateArgs, Created, Driver, Error, ExecArgs, Features, Known,
 pub struct Embedded {
     /// Where it keeps a folder a container.
     pub root: PathBuf,
+    /// systemd makes the cgroups.
+    pub systemd_cgroup: bool,
     pub no_pivot_root: bool,
     pub no_new_keyring: bool,
     /// A folder where compiled seccomp programs are kept, for all containers.
@@ -51,6 +53,7 @@ impl Embedded {
             preserve_fds: 0,
             sibling: true,
             filters: self.filters.as_deref(),
+            systemd_cgroup: self.systemd_cgroup,
         });
         container.map(|container| made(&container)).map_err(fail)
     }

@@ -40,6 +40,8 @@ pub struct RuntimeConfig {
     pub allow_paths: bool,
     /// Of one call of a runtime.
     pub timeout: Duration,
+    /// systemd makes the cgroups, whichever the runtime.
+    pub systemd_cgroup: bool,
     /// By name; names that are not here are looked up on PATH if they are among the four known ones.
     pub runtimes: BTreeMap<String, Runtime>,
 }
@@ -109,6 +111,7 @@ impl Default for RuntimeConfig {
         Self {
             default: String::new(),
             allow_paths: false,
+            systemd_cgroup: false,
             timeout: Duration::from_secs(30),
             runtimes: BTreeMap::new(),
         }

@@ -28,7 +28,7 @@ pub(crate) fn resolve(
     folder: &Path,
 ) -> Result<RuntimeRecord, Error> {
     let mut record = find_record(config, wanted, options.allow_path, operation, key, folder)?;
-    record.systemd_cgroup |= options.systemd_cgroup;
+    record.systemd_cgroup |= options.systemd_cgroup || config.systemd_cgroup;
     record.no_pivot_root |= options.no_pivot_root;
     record.no_new_keyring |= options.no_new_keyring;
     // The embedded one's state goes with the container's folder, and nobody else reads it.

@@ -77,6 +77,16 @@ pub fn connect_at(folder: BorrowedFd<'_>, name: &str, nonblocking: bool) -> io::
     Ok(socket)
 }
 
+/// Connects to the socket file at this path; the kernel gives up after this time if the listener's queue stays full, with WouldBlock.
+pub fn connect_within(path: &std::path::Path, limit: std::time::Duration) -> io::Result<OwnedFd> {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
+    let address = SocketAddrUnix::new(path)?;
+    let socket = new_stream(false)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
+}
+
 /// The next waiting connection (non-blocking), if there is one.
 pub fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
     match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {

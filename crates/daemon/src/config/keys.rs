@@ -90,6 +90,7 @@ pub const KEYS: &[Key] = &[
     key("runtime", "allow_paths", Kind::Flag, "false", Reload, "Let a request name a runtime by its path."),
     key("runtime", "timeout_ms", Kind::Number { min: 1, max: HOUR_MS }, "30000", Reload, "Limit of each call of a runtime."),
     key("runtime", "containerd", Kind::Texts, "[]", Reload, "Which of our runtimes a client of containerd's means, as \"NAME=RUNTIME\": a runtime's name such as io.containerd.runc.v2, or a binary such as runc or /usr/bin/runc. \"runc=embedded\" holds unless runc is named."),
+    key("runtime", "systemd_cgroup", Kind::Flag, "false", Reload, "Let systemd make the cgroups (cgroup v2; cgroupsPath is slice:prefix:name), whichever the runtime. Docker asks for it by itself."),
     key("log", "format", Kind::Choice(&["cri", "json", "plain"]), "\"cri\"", Reload, "Format of containers' logs where the request does not say."),
     key("log", "policy", Kind::Choice(&["block", "drop"]), "\"block\"", Reload, "On a full or slow disk: hold the container's output back, or drop and count it."),
     key("log", "max_size", Kind::Number { min: 4096, max: 1 << 40 }, "10485760", Reload, "Bytes after which a log file is rotated."),

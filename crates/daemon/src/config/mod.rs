@@ -82,6 +82,7 @@ pub struct Config {
     /// None = the first found.
     pub default_runtime: Option<String>,
     pub allow_runtime_paths: bool,
+    pub systemd_cgroup: bool,
     pub runtime_timeout_ms: u32,
     /// Our runtimes by what a client of containerd's calls them.
     pub containerd_runtimes: BTreeMap<String, String>,
@@ -174,6 +175,7 @@ impl Config {
             start_timeout_ms: read.number("start.timeout_ms"),
             default_runtime,
             allow_runtime_paths: read.flag("runtime.allow_paths"),
+            systemd_cgroup: read.flag("runtime.systemd_cgroup"),
             runtime_timeout_ms: read.number("runtime.timeout_ms"),
             containerd_runtimes: containerd_runtimes(read.texts("runtime.containerd"))?,
             runtimes,

@@ -3,7 +3,9 @@
 //! Invariants: every path is below a controller's mount and has no `..`; a cgroup that existed before is used and not
 //! removed by an undo; a limit that can't be set is an error and names the file and the value.
 
+mod dbus;
 mod devices;
+mod scope;
 mod stats;
 mod tree;
 mod v1;
@@ -13,10 +15,11 @@ mod values_v2;
 
 pub(crate) use values::settings;
 
+pub(crate) use scope::Scope;
 pub(crate) use v1::V1;
 pub(crate) use v2::V2;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -46,6 +49,8 @@ pub(crate) fn unified() -> bool {
 pub enum Cgroups {
     V1(V1),
     V2(V2),
+    /// v2 by way of systemd.
+    Scope(Scope),
 }
 
 impl Cgroups {
@@ -63,7 +68,15 @@ impl Cgroups {
         }
     }
 
-    /// Makes them and writes the limits.
+    /// The same where systemd is to make it: `path` is `slice:prefix:name`.
+    ///
+    /// # Errors
+    /// Another form of path; cgroups of version 1; properties of systemd among the annotations.
+    pub(crate) fn plan_scope(path: &str, id: &str, annotations: &HashMap<String, String>) -> Result<Cgroups, OciError> {
+        Ok(Cgroups::Scope(Scope::plan(path, id, annotations)?))
+    }
+
+    /// Makes them and writes the limits; systemd does both only when the process [`join`](Self::join)s.
     ///
     /// # Errors
     /// A controller that is not mounted but needed, a limit that the kernel refuses. What was made is gone again.
@@ -71,6 +84,7 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.make(resources),
             Cgroups::V2(group) => group.make(resources),
+            Cgroups::Scope(scope) => scope.make(),
         }
     }
 
@@ -80,10 +94,11 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.has_new_memory_group(),
             Cgroups::V2(group) => group.is_new(),
+            Cgroups::Scope(scope) => scope.group().is_new(),
         }
     }
 
-    /// The folder that the process is to be born in; `None` if it must [`join`](Self::join).
+    /// The folder that the init process is to be born in; `None` if it must [`join`](Self::join).
     ///
     /// # Errors
     /// A cgroup that is gone.
@@ -91,17 +106,30 @@ impl Cgroups {
         match self {
             Cgroups::V1(_) => Ok(None),
             Cgroups::V2(group) => group.open().map(Some),
+            Cgroups::Scope(_) => Ok(None),
+        }
+    }
+
+    /// The folder that one more process is to be born in; `None` if it must go through the [`doors`](Self::doors).
+    ///
+    /// # Errors
+    /// A cgroup that is gone.
+    pub(crate) fn cradle_of_exec(&self) -> Result<Option<OwnedFd>, OciError> {
+        match self {
+            Cgroups::Scope(scope) => scope.group().open().map(Some),
+            _ => self.cradle(),
         }
     }
 
     /// Puts a process into all of them that was not born there.
     ///
     /// # Errors
-    /// As a write to cgroup.procs.
-    pub(crate) fn join(&self, pid: u32) -> Result<(), OciError> {
+    /// As a write to cgroup.procs; systemd's.
+    pub(crate) fn join(&self, pid: u32, resources: Option<&LinuxResources>) -> Result<(), OciError> {
         match self {
             Cgroups::V1(groups) => groups.join(pid),
             Cgroups::V2(group) => group.join(pid),
+            Cgroups::Scope(scope) => scope.join(pid, resources),
         }
     }
 
@@ -110,6 +138,8 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.undo(),
             Cgroups::V2(group) => group.undo(),
+            // Without a process it is gone already, or goes.
+            Cgroups::Scope(scope) => drop(scope.stop()),
         }
     }
 
@@ -120,7 +150,7 @@ impl Cgroups {
     pub(crate) fn doors(&self) -> Result<Vec<(String, File)>, OciError> {
         match self {
             Cgroups::V1(groups) => groups.doors(),
-            Cgroups::V2(_) => Ok(Vec::new()),
+            Cgroups::V2(_) | Cgroups::Scope(_) => Ok(Vec::new()),
         }
     }
 
@@ -132,6 +162,7 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.processes(),
             Cgroups::V2(group) => group.processes(),
+            Cgroups::Scope(scope) => scope.group().processes(),
         }
     }
 
@@ -141,6 +172,7 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => stats::v1(&|controller| groups.folder(controller)),
             Cgroups::V2(group) => group.stats(),
+            Cgroups::Scope(scope) => scope.group().stats(),
         }
     }
 
@@ -149,6 +181,7 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.is_frozen(),
             Cgroups::V2(group) => group.is_frozen(),
+            Cgroups::Scope(scope) => scope.group().is_frozen(),
         }
     }
 
@@ -167,7 +200,7 @@ impl Cgroups {
     /// # Errors
     /// As a read of cgroup.procs, pidfd_send_signal(2), but for a process that has just ended.
     pub(crate) fn signal_all(&self, signal: i32) -> io::Result<()> {
-        if let Cgroups::V2(group) = self
+        if let Some(group) = self.unified()
             && signal == berth_sys::signal::SIGKILL
         {
             // In one step, the frozen and those that are being forked too.
@@ -181,6 +214,14 @@ impl Cgroups {
             let _ = self.freeze(false);
         }
         done
+    }
+
+    fn unified(&self) -> Option<&V2> {
+        match self {
+            Cgroups::V1(_) => None,
+            Cgroups::V2(group) => Some(group),
+            Cgroups::Scope(scope) => Some(scope.group()),
+        }
     }
 
     fn signal_listed(&self, signal: i32) -> io::Result<()> {
@@ -202,6 +243,7 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.freeze(frozen, patience),
             Cgroups::V2(group) => group.freeze(frozen, patience),
+            Cgroups::Scope(scope) => scope.group().freeze(frozen, patience),
         }
     }
 
@@ -211,6 +253,7 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.update(resources),
             Cgroups::V2(group) => group.update(resources),
+            Cgroups::Scope(scope) => scope.update(resources),
         }
     }
 
@@ -222,6 +265,7 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.remove(),
             Cgroups::V2(group) => group.remove(),
+            Cgroups::Scope(scope) => scope.stop().and_then(|()| scope.group().remove()),
         }
     }
 
@@ -230,12 +274,14 @@ impl Cgroups {
         match self {
             Cgroups::V1(groups) => groups.to_json(),
             Cgroups::V2(group) => group.to_json(),
+            Cgroups::Scope(scope) => scope.to_json(),
         }
     }
 
     pub(crate) fn from_json(value: &Value) -> Option<Cgroups> {
         match value {
             Value::Array(_) => V1::from_json(value).map(Cgroups::V1),
+            _ if value["unit"].is_string() => Scope::from_json(value).map(Cgroups::Scope),
             _ => V2::from_json(value).map(Cgroups::V2),
         }
     }
@@ -297,7 +343,10 @@ mod test {
     fn reads_the_state_of_both_versions() {
         let v1 = serde_json::json!([{"controllers": "memory", "folder": "/sys/fs/cgroup/memory/a", "existed": false}]);
         let v2 = serde_json::json!({"folder": "/sys/fs/cgroup/a", "existed": true});
-        for stored in [v1, v2] {
+        let scope = serde_json::json!({
+            "folder": "/sys/fs/cgroup/a.slice/b.scope", "existed": false, "unit": "b.scope", "slice": "a.slice",
+        });
+        for stored in [v1, v2, scope] {
             let cgroups = Cgroups::from_json(&stored).expect("legal");
             assert_eq!(cgroups.to_json(), stored);
         }

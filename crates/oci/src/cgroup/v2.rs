@@ -55,6 +55,20 @@ impl V2 {
     }
 
     pub(super) fn make(&self, resources: Option<&LinuxResources>) -> Result<(), OciError> {
+        self.refuse_processes()?;
+        let done = self.make_folder().and_then(|()| self.limit_new(resources));
+        if done.is_err() {
+            self.undo();
+        }
+        done
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.folder.is_dir()
+    }
+
+    /// They would be frozen, limited and killed with the container.
+    pub(super) fn refuse_processes(&self) -> Result<(), OciError> {
         let there = self.processes().step("list processes of", "linux.cgroupsPath")?;
         if let Some(pid) = there.first() {
             let value = format!("process {pid} is in it");
@@ -64,15 +78,11 @@ impl V2 {
                 "a cgroup without processes",
             ));
         }
-        let done = self.make_folder().and_then(|()| self.limit_new(resources));
-        if done.is_err() {
-            self.undo();
-        }
-        done
+        Ok(())
     }
 
     /// Makes the folder and what is missing above it, with all controllers that there are enabled on the way.
-    fn make_folder(&self) -> Result<(), OciError> {
+    pub(super) fn make_folder(&self) -> Result<(), OciError> {
         let below = self.folder.strip_prefix(ROOT).unwrap_or(Path::new(""));
         let mut folder = PathBuf::from(ROOT);
         for part in below {

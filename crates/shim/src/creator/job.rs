@@ -107,6 +107,7 @@ fn driver(of: &shim::Driver, work: &Path) -> Result<Box<dyn Driver>, Failed> {
         })),
         Some(Kind::Embedded(embedded)) => Ok(Box::new(runtime::Embedded {
             root: embedded.root.clone().into(),
+            systemd_cgroup: embedded.systemd_cgroup,
             no_pivot_root: embedded.no_pivot_root,
             no_new_keyring: embedded.no_new_keyring,
             // From STATE/c/NS:ID.
