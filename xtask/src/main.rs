@@ -1,9 +1,11 @@
-//! The project's own checks, run by `./dev lint`: `cargo xtask layers`, `cargo xtask tidy` and `cargo xtask reference` (with `--write` it mends).
+//! The project's own checks, run by `./dev lint`: `cargo xtask layers`, `cargo xtask tidy` and `cargo xtask reference` (with `--write` it mends);
+//! and `cargo xtask dist`, which makes the packages.
 //!
 //! Each check is a pure function from what was read to a list of complaints; only this file and the `read` functions touch
 //! the disk or start cargo, so that every rule has a test with a planted violation.
 #![forbid(unsafe_code)]
 
+mod dist;
 mod layers;
 mod reference;
 mod tidy;
@@ -20,8 +22,9 @@ fn main() -> ExitCode {
         "layers" => layers::run(root),
         "tidy" => tidy::run(root),
         "reference" => reference::run(root, std::env::args().any(|argument| argument == "--write")),
+        "dist" => dist::run(root, &std::env::args().skip(2).collect::<Vec<_>>()),
         _ => {
-            eprintln!("usage: cargo xtask layers | tidy | reference [--write]");
+            eprintln!("usage: cargo xtask layers | tidy | reference [--write] | dist [--programs DIR] [--version V]");
             return ExitCode::from(2);
         }
     };

@@ -192,6 +192,21 @@ mod test {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
+    fn a_listener_that_accepts_nothing_is_given_up() {
+        let path = std::env::temp_dir().join(format!("berth-full-{}", std::process::id()));
+        let listener = new_stream(false).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let limit = std::time::Duration::from_millis(50);
+        // The queue takes one more than its length.
+        let first = connect_within(&path, limit);
+        let second = connect_within(&path, limit);
+        std::fs::remove_file(&path).unwrap();
+        assert!(first.is_ok());
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
     fn descriptors_pass_with_their_bytes() {
         let (a, b) = seqpacket_pair(false).unwrap();
         let (reader, writer) = crate::pipe::pipe().unwrap();

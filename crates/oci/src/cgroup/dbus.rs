@@ -468,6 +468,34 @@ mod test {
         }
     }
 
+    /// Cut short anywhere, or with any byte another: read or refused, and never worse.
+    #[test]
+    fn a_damaged_message_harms_nobody() {
+        let object = Object {
+            destination: "a.b",
+            path: "/p",
+            interface: "i.f",
+        };
+        let written = encode(7, object, "Do", &Body::default().text("one").text("two"));
+        let read = |bytes: &[u8]| {
+            let fixed: [u8; 16] = bytes[..16].try_into().expect("a header");
+            let fields = u32::from_le_bytes(bytes[12..16].try_into().expect("a length")) as usize;
+            if let Some(message) = Message::parse(&fixed, &bytes[16..], fields) {
+                message.words();
+            }
+        };
+        for at in 16..written.len() {
+            read(&written[..at]);
+        }
+        for at in 0..written.len() {
+            for value in [0, 1, b's', b'u', 0x7f, 0xff] {
+                let mut damaged = written.clone();
+                damaged[at] = value;
+                read(&damaged);
+            }
+        }
+    }
+
     /// A bus that takes the connection and says nothing costs the deadline and one error.
     #[test]
     fn a_silent_bus_is_given_up() {
