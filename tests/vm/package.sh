@@ -1,7 +1,6 @@
 # The Debian package and the unit: installed, upgraded under a running container, killed, hung, stopped and removed; the container stays.
 . /berth/vm/lib.sh
-rm -f /berth/bin/berthd /berth/bin/berth /berth/bin/berth-shim
-hash -r
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
 dpkg -i /berth/old.deb >/tmp/said 2>&1
 check "install" 0 "$?"
 [ $failed = 0 ] || cat /tmp/said
@@ -58,7 +57,7 @@ eventually 10 sh -c "! test -d /sys/fs/cgroup$group"
 check "removed with its cgroup" 0 $?
 dpkg -r berth >/tmp/said 2>&1
 check "removal" 0 $?
-check "nothing runs" "" "$(pgrep -l berth)"
+check "nothing runs" "" "$(pgrep -l 'berthd|berth-shim')"
 dpkg -P berth >/dev/null 2>&1
 check "nothing is left" "" "$(ls -d /usr/bin/berth* /var/lib/berth /usr/lib/systemd/system/berthd* 2>/dev/null)"
 verdict

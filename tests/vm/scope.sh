@@ -9,8 +9,9 @@ limits() {
         echo "$file=$(cat $scope/$file)"
     done
 }
-resources='{"cpu":{"shares":2048,"quota":50500,"period":100000,"cpus":"0"},"memory":{"limit":67108864,"swap":134217728,"reservation":33554432},"pids":{"limit":33},"unified":{"memory.high":"50331648"}}'
-update='{"memory":{"limit":33554432,"swap":33554432},"pids":{"limit":44},"cpu":{"quota":20000,"period":50000}}'
+# Whole per cents of a CPU, for systemd rounds up to them, at a time of its own; and some swap, for runc does not tell systemd of none.
+resources='{"cpu":{"shares":2048,"quota":51000,"period":100000,"cpus":"0"},"memory":{"limit":67108864,"swap":134217728,"reservation":33554432},"pids":{"limit":33},"unified":{"memory.high":"50331648"}}'
+update='{"memory":{"limit":33554432,"swap":50331648},"pids":{"limit":44},"cpu":{"quota":20000,"period":50000}}'
 bundle /b ".linux.cgroupsPath = \"a-b.slice:x:y\" | .linux.resources = $resources"
 cd /b || exit 1
 for runtime in runc berth-oci; do
