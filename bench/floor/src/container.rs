@@ -92,7 +92,7 @@ fn become_container(plan: &Plan) -> io::Result<std::convert::Infallible> {
     limits::set_umask(0);
     limits::new_session()?;
     let keyring = credentials::new_session_keyring("_ses.floor")?;
-    credentials::allow_keyring_search(keyring)?;
+    credentials::allow_keyring_search(keyring, false)?;
     namespaces::loopback_up()?;
 
     newmount::set_root_propagation(Propagation::Slave, true)?;

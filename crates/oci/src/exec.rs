@@ -4,6 +4,7 @@
 //! are joined through that; cgroups are opened before the host's hierarchies go out of sight; the container's seccomp
 //! filter is on the new process too.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +13,7 @@ use std::path::Path;
 use berth_sys::limits;
 use berth_sys::namespaces::{self, CloneOptions, Cloned, Namespaces};
 use berth_sys::{credentials, process as proc};
-use oci_spec::runtime::{LinuxMemoryPolicy, LinuxNamespaceType, LinuxPersonality, Process};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxNamespaceType, LinuxPersonality, Process, Spec};
 
 use crate::channel::{Channel, Message};
 use crate::console;
@@ -43,6 +44,19 @@ pub struct ExecOptions<'a> {
     pub filters: Option<&'a Path>,
 }
 
+/// A process object without capabilities gets those of the container; one that is to have none says so with empty sets.
+fn with_capabilities<'a>(process: &'a Process, spec: &Spec) -> Cow<'a, Process> {
+    let mut whole = Cow::Borrowed(process);
+    if process.capabilities().is_none() {
+        let of_container = spec
+            .process()
+            .as_ref()
+            .and_then(|process| process.capabilities().clone());
+        whole.to_mut().set_capabilities(of_container);
+    }
+    whole
+}
+
 /// Starts the process and answers its pid once it was exec'ed.
 ///
 /// # Errors
@@ -60,6 +74,11 @@ pub fn exec(container: &Container, options: ExecOptions<'_>) -> Result<u32, OciE
     }
     crate::check::process("process.", options.process)?;
     let spec = container.spec()?;
+    let whole = with_capabilities(options.process, &spec);
+    let options = ExecOptions {
+        process: &whole,
+        ..options
+    };
     let linux = spec.linux().as_ref();
     let seccomp = linux
         .and_then(|linux| linux.seccomp().as_ref())
@@ -242,7 +261,7 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     join(inside.init, inside.namespaces, inside.container)?;
     limits::new_session().step("start", "session")?;
     // Not the keys of whoever calls.
-    session_keyring(inside.container)?;
+    session_keyring(inside.container, *maps_users)?;
     if inside.namespaces.contains(Namespaces::MOUNT) {
         let root = berth_sys::inroot::open_host_dir(Path::new("/")).step("open", "/")?;
         guard::own_null(root.as_fd())?;

@@ -106,7 +106,7 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         namespaces::unshare(Namespaces::CGROUP).step("unshare", "cgroup namespace")?;
     }
     if inside.new_keyring {
-        session_keyring(inside.container_id)?;
+        session_keyring(inside.container_id, plan.maps_users)?;
     }
     if plan.new.contains(Namespaces::NET) {
         namespaces::loopback_up().step("bring up", "lo")?;
@@ -183,9 +183,12 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
     last.execute(&command, &mut inside.channel)
 }
 
-pub(crate) fn session_keyring(id: &str) -> Result<(), OciError> {
+/// `maps_users`: the container has a user namespace.
+pub(crate) fn session_keyring(id: &str, maps_users: bool) -> Result<(), OciError> {
     match credentials::new_session_keyring(&format!("_ses.{id}")) {
-        Ok(serial) => credentials::allow_keyring_search(serial).step("set permissions of", "session keyring"),
+        Ok(serial) => {
+            credentials::allow_keyring_search(serial, maps_users).step("set permissions of", "session keyring")
+        }
         // A kernel without keyrings, or a quota that is used up: runc goes on too.
         Err(error) if matches!(error.raw_os_error(), Some(libc_errno::ENOSYS | libc_errno::EDQUOT)) => Ok(()),
         Err(error) => Err(error).step("join", "session keyring"),

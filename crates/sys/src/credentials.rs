@@ -189,11 +189,14 @@ pub fn new_session_keyring(name: &str) -> io::Result<i32> {
     }
 }
 
-/// Gives the possessor of a keyring the right to search it, as runc does for the session keyring.
+/// Gives more than its possessor the right to search a keyring, as runc does for the session keyring: its owner or, with `others`,
+/// anybody; the user that a user namespace maps to root is the keyring's owner only by chance.
 ///
 /// # Errors
 /// As keyctl(2) KEYCTL_DESCRIBE, KEYCTL_SETPERM.
-pub fn allow_keyring_search(serial: i32) -> io::Result<()> {
+pub fn allow_keyring_search(serial: i32, others: bool) -> io::Result<()> {
+    const OWNER_SEARCH: u32 = 0x0008_0000;
+    const OTHERS_SEARCH: u32 = 0x0000_0008;
     const KEYCTL_SETPERM: libc::c_ulong = 5;
     const KEYCTL_DESCRIBE: libc::c_ulong = 6;
     let mut text = [0u8; 256];
@@ -215,7 +218,8 @@ pub fn allow_keyring_search(serial: i32) -> io::Result<()> {
         .split(';')
         .nth(3)
         .and_then(|hex| u32::from_str_radix(hex, 16).ok());
-    let permissions = permissions.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))? | 0x0008_0000;
+    let permissions = permissions.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let permissions = permissions | if others { OTHERS_SEARCH } else { OWNER_SEARCH };
     // SAFETY: integers only.
     check(unsafe {
         libc::syscall(
