@@ -455,11 +455,14 @@ impl supervisor_server::Supervisor for Service {
 
     async fn version(&self, _: Request<v1::VersionRequest>) -> Result<Response<v1::VersionResponse>, Status> {
         let runtimes = self.supervisor.runtimes().await;
+        let config = self.supervisor.config();
         Ok(Response::new(v1::VersionResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             revision: option_env!("BERTH_REVISION").unwrap_or_default().into(),
             api_minor: API_MINOR,
             runtimes: runtimes.into_iter().map(answer::runtime).collect(),
+            state: config.state.display().to_string(),
+            root: config.root.display().to_string(),
         }))
     }
 

@@ -111,14 +111,18 @@ impl CliError {
             (_, ErrorCode::CursorTooOld) => {
                 Some("give the cursor that the message names, or --since 0 for all there is".into())
             }
+            (Code::NotFound, _) if message.contains("exec") => Some(format!("`berth inspect {id}` lists its execs")),
             (Code::NotFound, _) if !id.is_empty() => {
                 Some("`berth ps -a` lists the containers of this namespace".into())
             }
             (Code::AlreadyExists, _) if matches!(*operation, "run" | "create") => {
-                Some(format!("remove it with `berth rm {id}`, or choose another --id"))
+                Some(format!("remove it with `berth rm -f {id}`, or choose another --id"))
             }
             (_, ErrorCode::WrongState) if *operation == "rm" => {
                 Some(format!("stop it with `berth stop {id}`, or use --force"))
+            }
+            (_, ErrorCode::WrongState) if message.contains("paused") => {
+                Some(format!("`berth unpause {id}` lets it go on"))
             }
             (_, ErrorCode::WrongState) => Some(format!("`berth inspect {id}` shows its state")),
             (_, ErrorCode::Bundle)

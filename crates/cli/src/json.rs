@@ -194,7 +194,7 @@ pub fn version(client: &str, daemon: &VersionResponse) -> Value {
     });
     json!({
         "client": { "version": client },
-        "daemon": { "version": daemon.version, "revision": daemon.revision, "api_minor": daemon.api_minor, "runtimes": runtimes.collect::<Value>() },
+        "daemon": { "version": daemon.version, "revision": daemon.revision, "api_minor": daemon.api_minor, "runtimes": runtimes.collect::<Value>(), "state": daemon.state, "root": daemon.root },
     })
 }
 

@@ -19,28 +19,28 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
     /// Socket of the API [default: berthd.sock in the state folder]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     pub address: Option<PathBuf>,
     /// Second socket, on which shims of others tell events over ttrpc [default: the address with .ttrpc behind it]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     pub ttrpc_address: Option<PathBuf>,
     /// Run-time state; belongs on a tmpfs [default: /run/berth]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// What outlives a reboot, logs among it [default: /var/lib/berth]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// Configuration file [default: /etc/berth/config.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// error, warn, info, debug, trace, or a filter
-    #[arg(long, value_name = "L")]
+    #[arg(long, global = true, value_name = "L")]
     pub log_level: Option<String>,
     /// How many starts work at once [default: 10]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub start_concurrency: Option<u32>,
     /// The berth-shim program [default: beside berthd, then in PATH]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     pub shim: Option<PathBuf>,
 }
 

@@ -24,7 +24,7 @@ pub fn run(flags: &Flags, args: &DoctorArgs) -> Result<ExitCode, Error> {
     let layout = Layout::new(&config.state, &config.root);
     if !layout.state().exists() {
         say(&format!(
-            "{}: no state, so nothing is wrong with it\n",
+            "{}: there is no such state folder, so nothing was looked at; --state names that of another daemon\n",
             layout.state().display()
         ))?;
         return Ok(ExitCode::SUCCESS);

@@ -77,8 +77,13 @@ fn as_containerd(args: Vec<std::ffi::OsString>) -> Result<(), Error> {
 fn check(flags: Flags, file: Option<std::path::PathBuf>) -> Result<(), Error> {
     let config = file.or(flags.config.clone());
     let name = config.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
+    let named = config.is_some();
     Config::load(&Flags { config, ..flags })?;
-    print(&format!("{} is good\n", name.display()))
+    if named || name.exists() {
+        print(&format!("{} is good\n", name.display()))
+    } else {
+        print(&format!("there is no {}: the defaults hold\n", name.display()))
+    }
 }
 
 fn fail_points() -> Result<(), Error> {

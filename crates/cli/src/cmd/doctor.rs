@@ -1,9 +1,11 @@
-//! `berth doctor`: becomes `berthd doctor`, which looks at the machine itself and so needs no daemon that answers.
+//! `berth doctor`: becomes `berthd doctor`, which looks at the machine itself and so needs no daemon that answers. One that does is asked
+//! where its folders are.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -20,9 +22,20 @@ pub struct DoctorArgs {
     pub daemon: Vec<OsString>,
 }
 
-pub fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
+/// How long a daemon may take to say where its folders are.
+const ANSWER: Duration = Duration::from_secs(2);
+
+pub async fn doctor(context: &Context, args: &DoctorArgs) -> Result<u8> {
     let program = daemon();
     let mut command = Command::new(&program);
+    let asking = async { context.client().await?.version().await.map_err(CliError::from) };
+    if args.daemon.is_empty()
+        && let Ok(Ok(version)) = tokio::time::timeout(ANSWER, asking).await
+        && !version.state.is_empty()
+    {
+        command.arg("--address").arg(&context.address);
+        command.args(["--state", &version.state, "--root", &version.root]);
+    }
     command.args(&args.daemon).arg("doctor");
     if args.fix {
         command.arg("--fix");

@@ -76,7 +76,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Wait(args) => wait::wait(&context, args).await,
         Command::Inspect(args) => inspect::inspect(&context, args).await,
         Command::Spec(args) => spec::spec(&context, args),
-        Command::Doctor(args) => doctor::doctor(&context, &args),
+        Command::Doctor(args) => doctor::doctor(&context, &args).await,
         Command::Prune(args) => prune::prune(&context, args).await,
         Command::Diagnose(args) => diagnose::diagnose(&context, args).await,
         Command::Top(args) => top::top(&context, args).await,

@@ -61,6 +61,7 @@ mod test {
             revision: "abc".into(),
             api_minor: 0,
             runtimes: vec![runtime],
+            ..Default::default()
         };
         assert_eq!(
             text(&daemon),

@@ -308,7 +308,7 @@ fn runtime(values: &BTreeMap<String, Value>) -> Runtime {
 
 fn log_level(text: &str) -> Result<String, ConfigError> {
     match text.parse::<tracing_subscriber::EnvFilter>() {
-        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        Ok(_) if !text.is_empty() && text.split(',').all(names_a_level) => Ok(text.to_owned()),
         _ => Err(ConfigError::Value {
             key: "daemon.log_level",
             message: format!(
@@ -316,6 +316,12 @@ fn log_level(text: &str) -> Result<String, ConfigError> {
             ),
         }),
     }
+}
+
+/// A word alone would be a target of that name, of which everything is told and of all others nothing: not what a misspelled level means.
+fn names_a_level(directive: &str) -> bool {
+    let word = directive.trim();
+    word.contains(['=', '[']) || word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
 }
 
 fn metrics_address(text: &str) -> Result<Option<MetricsAddress>, ConfigError> {
@@ -431,7 +437,12 @@ mod test {
         let config = parse("[daemon]\nmetrics_address = \"unix:/run/m.sock\"").expect("valid");
         assert_eq!(config.metrics_address, Some(MetricsAddress::Unix("/run/m.sock".into())));
         assert!(parse("[daemon]\nmetrics_address = \"[::1]:9180\"").is_ok());
-        assert!(parse("[daemon]\nlog_level = \"loud=very\"").is_err());
+        for wrong in ["loud=very", "loud", "info,debg", ""] {
+            assert!(parse(&format!("[daemon]\nlog_level = \"{wrong}\"")).is_err(), "{wrong}");
+        }
+        for right in ["debug", "off", "info,berth_supervisor=debug"] {
+            assert!(parse(&format!("[daemon]\nlog_level = \"{right}\"")).is_ok(), "{right}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Stop: the stop signal, then SIGKILL, then the exit.
 
+use berth_core::state::State;
 use berth_core::{ContainerKey, ErrorCode, ExitStatus, Signal};
 use tokio::time::Duration;
 use tokio::time::error::Elapsed;
@@ -25,10 +26,15 @@ impl Task {
         let patience = spec
             .timeout
             .unwrap_or(Duration::from_millis(self.record.stop_timeout_ms));
+        // Nothing of its command runs yet, and what waits in its place may ignore every other signal.
+        let (signal, all) = match self.state {
+            State::Created => (Signal::KILL, true),
+            _ => (signal, false),
+        };
         let key = self.key.clone();
         tokio::spawn(async move {
             reply.stage("waiting for its end");
-            let mut exit = ended_by(&handle, &key, signal, false, patience).await;
+            let mut exit = ended_by(&handle, &key, signal, all, patience).await;
             if exit.is_err() {
                 reply.stage("killed");
                 exit = ended_by(&handle, &key, Signal::KILL, true, HANGS).await;

@@ -35,6 +35,14 @@ pub async fn well_while_containers_run(rt: Runtime) {
         (code, text.as_str()),
         (Some(0), "nothing is wrong (a daemon is at work)\n")
     );
+    // Which asks the daemon where its folders are.
+    let asked = Command::new(binary("berth"))
+        .arg("--address")
+        .arg(d.socket())
+        .arg("doctor")
+        .output()
+        .expect("berth doctor");
+    assert_eq!(String::from_utf8_lossy(&asked.stdout), text);
     d.kill();
     let (code, text) = doctor(&d, &["--fix"]);
     assert_eq!(

@@ -8,6 +8,7 @@ on_all!(
     signals,
     signal_all,
     stop_by_signal,
+    stop_before_start,
     stop_needs_sigkill,
     wait_before_start,
     wait_after_exit_and_many,
@@ -110,6 +111,14 @@ pub async fn stop_needs_sigkill(rt: Runtime) {
     b.line("up").await;
     let exit = d.stop("stubborn", 200).await;
     assert_eq!((exit.code, exit.signal, exit.reason()), (137, 9, ExitReason::Signaled));
+}
+
+/// Nothing of its command runs yet: it ends at once, and not after the hour.
+pub async fn stop_before_start(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    d.try_create(d.sh("early", "sleep 1000").spec()).await.expect("create");
+    let exit = d.stop("early", 3_600_000).await;
+    assert_eq!((exit.code, exit.signal), (137, 9));
 }
 
 /// The container's own stop signal and timeout.
