@@ -38,6 +38,7 @@ impl Container {
         Ok(Container {
             incarnation: request.incarnation.clone(),
             setting: Setting {
+                namespace: request.namespace.clone(),
                 id: request.id.clone(),
                 bundle: request.bundle.clone().into(),
                 driver,

@@ -25,6 +25,8 @@ pub use report::{Created, Failed, Received, Report, StageTime};
 /// What every job of one container needs.
 #[derive(Debug, Clone)]
 pub struct Setting {
+    /// As the daemon names it; a logger is told.
+    pub namespace: String,
     pub id: String,
     pub bundle: PathBuf,
     pub driver: Driver,

@@ -212,7 +212,7 @@ impl At<'_> {
     fn create(&mut self, call: &Call<'_>, ends: Option<&Ends>, start: bool) -> Result<(), Failed> {
         let setting = self.setting;
         let console = self.console(ends);
-        let opened = self.opened(ends)?;
+        let opened = self.opened(ends, None)?;
         let stdio = stdio(ends, opened.as_ref(), console.as_deref())?;
         if !setting.rootfs.is_empty() {
             self.stage("rootfs", |_| {
@@ -249,7 +249,7 @@ impl At<'_> {
 
     fn exec(&mut self, call: &Call<'_>, exec: &Exec, ends: Option<&Ends>) -> Result<(), Failed> {
         let console = self.console(ends);
-        let opened = self.opened(ends)?;
+        let opened = self.opened(ends, Some(&exec.exec_id))?;
         let stdio = stdio(ends, opened.as_ref(), console.as_deref())?;
         let process = process_json::for_exec(exec, &self.setting.folder)?;
         let args = ExecArgs {
@@ -273,13 +273,13 @@ impl At<'_> {
     fn console(&self, ends: Option<&Ends>) -> Option<PathBuf> {
         match ends {
             Some(Ends::Console { name, .. }) => Some(self.work.join(name)),
-            Some(Ends::Fds { .. } | Ends::File(_) | Ends::Fifo(_)) | None => None,
+            Some(Ends::Fds { .. } | Ends::File(_) | Ends::Fifo(_) | Ends::Logger(_)) | None => None,
         }
     }
 
     /// What is named by a path is opened here, because a disk may hold whoever opens it; the loop gets its ends before there is a
     /// process.
-    fn opened(&self, ends: Option<&Ends>) -> Result<Option<[OwnedFd; 3]>, Failed> {
+    fn opened(&self, ends: Option<&Ends>, exec_id: Option<&str>) -> Result<Option<[OwnedFd; 3]>, Failed> {
         let opened = match ends {
             Some(Ends::File(path)) => {
                 let problem = |error| {
@@ -289,6 +289,11 @@ impl At<'_> {
                     )
                 };
                 return open_log(path).map(Some).map_err(problem);
+            }
+            Some(Ends::Logger(logger)) => {
+                let problem = |error| failed(ErrorCode::InvalidArgument, format!("stdio: start the logger: {error}"));
+                let id = exec_id.unwrap_or(&self.setting.id);
+                return logger.start(&self.setting.namespace, id).map(Some).map_err(problem);
             }
             Some(Ends::Fifo(fifos)) => fifos.open_plain(),
             Some(Ends::Console { fifos: Some(fifos), .. }) => fifos.open_terminal(),

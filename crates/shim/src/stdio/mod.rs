@@ -5,6 +5,7 @@
 //! | null | `/dev/null` | output of the terminal is read and dropped |
 //! | FIFO | the FIFO itself; the loop holds its other side open and never touches the bytes | relayed both ways |
 //! | log | pipes, read into the ring | the terminal, read into the ring |
+//! | logger | pipes to a program that is started before it | refused |
 //!
 //! Invariants: nothing here blocks; a reader that died never breaks the container's writes, it makes them wait; bytes that
 //! were written are read to the end before the streams are closed; a terminal's relay holds 4 KiB at most in each direction.
@@ -12,6 +13,7 @@
 mod console;
 mod fifo;
 mod inlet;
+mod logger;
 mod output;
 
 use std::os::fd::OwnedFd;
@@ -28,6 +30,7 @@ use console::Console;
 use fifo::{Awaited, Kept};
 pub use fifo::{Fifos, Opened};
 use inlet::{Feed, Inlet};
+pub use logger::Logger;
 use output::{Output, Sink};
 
 /// What the new process is given.
@@ -47,6 +50,8 @@ pub enum Ends {
     Fifo(Fifos),
     /// Both output streams are appended to it; the creator opens it.
     File(PathBuf),
+    /// Both output streams go to it; the creator starts it.
+    Logger(Logger),
 }
 
 /// The loop's ends.
@@ -171,7 +176,12 @@ impl Stdio {
                 }
                 Ok(Ends::File((&file.path).into()))
             }
-            To::Logger(_) => Err(bad("a logger is not supported yet")),
+            To::Logger(logger) => {
+                if !logger.program.starts_with('/') {
+                    return Err(bad(format!("{} is not an absolute path", logger.program)));
+                }
+                Ok(Ends::Logger(Logger::from(logger)))
+            }
             To::Log(log) => {
                 let stdin = if log.stdin {
                     let (given, write) = pipe().map_err(io("pipe"))?;
