@@ -7,16 +7,23 @@
 //! ```
 //!
 //! After `~=` a value may also stand between slashes or bars. A regular expression that is none, or one too costly, fits nothing;
-//! it is not an error of the syntax. Matching takes time linear in the text, whatever the expression.
+//! it is not an error of the syntax. Matching takes time linear in the text, whatever the expression; what compiled expressions and
+//! their caches may hold is bounded for a request, and so is their number, for compiling one takes milliseconds.
 
 use regex::{Regex, RegexBuilder};
 
 /// Bytes of one filter; more is refused.
 const MAX_TEXT: usize = 64 << 10;
+/// Bytes of all filters of one request.
+const MAX_TOTAL: usize = 1 << 20;
 /// Filters of one request.
 const MAX_FILTERS: usize = 1024;
 /// Memory of one compiled expression.
 const MAX_REGEX: usize = 1 << 20;
+/// Memory of what matching with it keeps.
+const MAX_CACHE: usize = 256 << 10;
+/// Regular expressions of one request.
+const MAX_REGEXES: usize = 32;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("filter {filter:?}, at byte {at}: {problem}")]
@@ -56,17 +63,25 @@ impl Filter {
                 problem: "more than 1024 filters",
             });
         }
-        let any = filters.iter().map(|filter| {
+        let (mut any, mut regexes, mut total) = (Vec::with_capacity(filters.len()), 0, 0);
+        for filter in filters {
             let text = filter.as_ref();
-            Parser { text, at: 0 }.filter().map_err(|(at, problem)| FilterError {
+            let parser = Parser { text, at: 0, regexes };
+            total += text.len();
+            let parsed = if total > MAX_TOTAL {
+                Err((0, "the filters are longer than 1048576 bytes together"))
+            } else {
+                parser.filter()
+            };
+            let (all, so_far) = parsed.map_err(|(at, problem)| FilterError {
                 filter: text.chars().take(80).collect(),
                 at,
                 problem,
-            })
-        });
-        Ok(Filter {
-            any: any.collect::<Result<_, _>>()?,
-        })
+            })?;
+            regexes = so_far;
+            any.push(all);
+        }
+        Ok(Filter { any })
     }
 
     /// `field` tells the value of a path; `None` = there is no such field.
@@ -89,12 +104,15 @@ impl Filter {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    /// Of the request so far.
+    regexes: usize,
 }
 
 type Problem = (usize, &'static str);
 
 impl Parser<'_> {
-    fn filter(mut self) -> Result<Vec<Selector>, Problem> {
+    /// The selectors, and how many expressions the request has with them.
+    fn filter(mut self) -> Result<(Vec<Selector>, usize), Problem> {
         if self.text.len() > MAX_TEXT {
             return Err((0, "longer than 65536 bytes"));
         }
@@ -113,7 +131,7 @@ impl Parser<'_> {
                 return Err((self.at, "a selector expected after the comma"));
             }
         }
-        Ok(all)
+        Ok((all, self.regexes))
     }
 
     fn selector(&mut self) -> Result<Selector, Problem> {
@@ -131,8 +149,14 @@ impl Parser<'_> {
             Some("==") => Test::Equal(self.value(false)?),
             Some("!=") => Test::NotEqual(self.value(false)?),
             Some("~=") => {
+                let begin = self.at;
                 let text = self.value(true)?;
-                Test::Matches(RegexBuilder::new(&text).size_limit(MAX_REGEX).build().ok())
+                self.regexes += 1;
+                if self.regexes > MAX_REGEXES {
+                    return Err((begin, "more than 32 regular expressions in one request"));
+                }
+                let mut builder = RegexBuilder::new(&text);
+                Test::Matches(builder.size_limit(MAX_REGEX).dfa_size_limit(MAX_CACHE).build().ok())
             }
             _ if matches!(self.peek(), None | Some(',')) => Test::Present,
             _ => return Err((self.at, "an operator expected: ==, != or ~=")),
@@ -306,6 +330,18 @@ mod test {
             assert!(Filter::parse(&[wrong]).is_err(), "{wrong}");
         }
         assert!(Filter::parse(&["x".repeat(MAX_TEXT + 1)]).is_err());
+    }
+
+    #[test]
+    fn a_request_is_bounded() {
+        assert!(Filter::parse(&vec!["id==a"; MAX_FILTERS]).is_ok());
+        assert!(Filter::parse(&vec!["id==a"; MAX_FILTERS + 1]).is_err());
+        assert!(Filter::parse(&vec!["id~=a"; MAX_REGEXES]).is_ok());
+        assert!(Filter::parse(&vec!["id~=a"; MAX_REGEXES + 1]).is_err());
+        assert!(Filter::parse(&["id~=a,".repeat(MAX_REGEXES) + "id~=a"]).is_err());
+        let long = format!("id=={}", "a".repeat(MAX_TEXT - 4));
+        assert!(Filter::parse(&vec![&long; MAX_TOTAL / MAX_TEXT]).is_ok());
+        assert!(Filter::parse(&vec![&long; MAX_TOTAL / MAX_TEXT + 1]).is_err());
     }
 
     proptest! {

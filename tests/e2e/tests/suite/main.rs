@@ -4,6 +4,7 @@ mod api_matrix;
 mod attach;
 mod bad_bundle;
 mod bad_disk;
+mod bad_input;
 mod bad_runtime;
 mod cli;
 mod clients;

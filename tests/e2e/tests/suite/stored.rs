@@ -23,7 +23,7 @@ use tonic::{Code, Request, Status as Refused};
 const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 /// A request in a namespace, under a lease if one is named.
-fn within_namespace<T>(namespace: &str, lease: &str, message: T) -> Request<T> {
+pub fn within_namespace<T>(namespace: &str, lease: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     let value = namespace.parse().expect("ascii");
     request.metadata_mut().insert("containerd-namespace", value);
@@ -34,7 +34,7 @@ fn within_namespace<T>(namespace: &str, lease: &str, message: T) -> Request<T> {
     request
 }
 
-fn moby<T>(message: T) -> Request<T> {
+pub fn moby<T>(message: T) -> Request<T> {
     within_namespace("moby", "", message)
 }
 
