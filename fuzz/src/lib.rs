@@ -13,6 +13,8 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("config", |text| drop(berth_oci::rehearse_config(text))),
     ("process", |text| drop(berth_oci::rehearse_process(text))),
+    ("filter", berth_api::rehearse_filters),
+    ("request", berth_api::rehearse_request),
 ];
 
 /// The corpus of a target, by name of its files.

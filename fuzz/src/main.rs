@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let name = args.first().map_or("", String::as_str);
     let Some((_, target)) = berth_fuzz::TARGETS.iter().find(|(known, _)| *known == name) else {
-        eprintln!("usage: berth-fuzz config|process [SECONDS [SEED]]");
+        eprintln!("usage: berth-fuzz config|process|filter|request [SECONDS [SEED]]");
         return ExitCode::from(2);
     };
     let number = |index: usize| args.get(index).and_then(|text| text.parse::<u64>().ok());

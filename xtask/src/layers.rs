@@ -175,9 +175,9 @@ const TABLE: &[Row] = &[
     },
     Row {
         name: "berth-fuzz",
-        own: &["berth-oci"],
+        own: &["berth-api", "berth-oci"],
         foreign: Some(&["serde_json"]),
-        never: &["tokio"],
+        never: &[],
     },
     Row {
         name: "xtask",

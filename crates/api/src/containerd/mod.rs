@@ -20,6 +20,8 @@ mod time;
 pub mod ttrpc;
 mod version;
 
+pub use filter::Filter;
+pub use tasks::rehearse_request;
 pub use version::VERSION;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 mod answer;
 mod launch;
 mod metrics;
+mod rehearse;
 mod stdio;
 
 use berth_core::{ContainerKey, ErrorCode, ExecId, ExitStatus, Namespace, Signal, TerminalSize};
@@ -18,6 +19,7 @@ use tonic::{Code, Request, Response, Status};
 
 pub use answer::exit_code;
 use answer::{Refusal, refuse};
+pub use rehearse::request as rehearse_request;
 pub use stdio::paths;
 
 use super::{Context, containers, header, time};
