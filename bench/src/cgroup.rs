@@ -47,6 +47,10 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What containers have as the parent of their cgroup.
     pub fn parent(&self) -> String {
         format!("/{}/c", self.name)

@@ -4,6 +4,7 @@
 //! bundle, runtime binary, cgroup parent and client. Only ratios of one run mean anything.
 #![forbid(unsafe_code)]
 
+mod api;
 mod bare;
 mod berth;
 mod bundle;
@@ -79,6 +80,8 @@ enum What {
     Memory(memory::Options),
     /// How much output is kept, and what it costs
     Logs(logs::Options),
+    /// Through containerd's API: starts, a stock Docker Engine, subscribers of events
+    Api(api::Options),
     /// Nothing: only --report, from what earlier runs have left
     Report,
 }
@@ -173,6 +176,7 @@ async fn run(command: Command) -> Result<()> {
                     What::Memory(memory::Options::default()),
                     What::Restart(restart::Options::default()),
                     What::Logs(logs::Options::default()),
+                    What::Api(api::Options::default()),
                 ]
             };
             for what in what.map_or_else(all, |what| vec![what]) {
@@ -194,6 +198,7 @@ async fn one(common: &Common, what: What) -> Result<()> {
         What::Restart(options) => restart::run(common, &options).await,
         What::Memory(options) => memory::run(common, &options).await,
         What::Logs(options) => logs::run(common, &options).await,
+        What::Api(options) => api::run(common, &options).await,
         What::Report => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use crate::error::{Context, Result};
 use crate::side::Kind;
 use crate::storm::Row;
 use crate::svg::{self, Axis, Line, Scale};
-use crate::{exec, floor, logs, memory, restart, storm};
+use crate::{api, exec, floor, logs, memory, restart, storm};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
@@ -42,6 +42,9 @@ pub fn write(from: &Path, to: &Path) -> Result<()> {
     if let Some(rows) = report.take::<Vec<logs::Row>>("logs")? {
         let title = "Logs: lines of 100 bytes, on tmpfs, rotated at 10 MiB";
         page += &section(title, "logs", &logs::text(&rows));
+    }
+    if let Some(rows) = report.take::<api::Rows>("api")? {
+        page += &section("Through containerd's API", "api", &api::text(&rows));
     }
     std::fs::write(to.join("README.md"), page)?;
     println!("(report in {})", to.display());

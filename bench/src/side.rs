@@ -109,6 +109,7 @@ impl Lab {
             place,
             runtime_path,
             seccomp: false,
+            as_containerd: false,
             rootfs,
             program,
             daemon: None,
@@ -222,12 +223,14 @@ impl std::fmt::Display for Kind {
 pub struct Side {
     pub kind: Kind,
     pub work: PathBuf,
-    socket: PathBuf,
+    pub socket: PathBuf,
     pub cgroup: Cgroup,
     pub place: Place,
     pub runtime_path: PathBuf,
     /// Whether its bundles have Docker's seccomp profile.
     pub seccomp: bool,
+    /// Whether Berth, too, is spoken to by containerd's API.
+    pub as_containerd: bool,
     rootfs: PathBuf,
     program: PathBuf,
     daemon: Option<Child>,
@@ -305,8 +308,8 @@ impl Side {
             )));
         };
         let client = match self.kind {
-            Kind::Berth => Client::Berth(client::berth(channel)),
-            Kind::Containerd | Kind::Bare | Kind::Floor => {
+            Kind::Berth if !self.as_containerd => Client::Berth(client::berth(channel)),
+            Kind::Berth | Kind::Containerd | Kind::Bare | Kind::Floor => {
                 Client::Containerd(Containerd::new(channel, &self.runtime_path))
             }
         };
