@@ -340,8 +340,8 @@ mod test {
         assert!(Filter::parse(&vec!["id~=a"; MAX_REGEXES + 1]).is_err());
         assert!(Filter::parse(&["id~=a,".repeat(MAX_REGEXES) + "id~=a"]).is_err());
         let long = format!("id=={}", "a".repeat(MAX_TEXT - 4));
-        assert!(Filter::parse(&vec![&long; MAX_TOTAL / MAX_TEXT]).is_ok());
-        assert!(Filter::parse(&vec![&long; MAX_TOTAL / MAX_TEXT + 1]).is_err());
+        assert!(Filter::parse(&[&long; MAX_TOTAL / MAX_TEXT]).is_ok());
+        assert!(Filter::parse(&[&long; MAX_TOTAL / MAX_TEXT + 1]).is_err());
     }
 
     proptest! {
