@@ -156,13 +156,14 @@ pub fn process(spec: Option<Any>, terminal: bool) -> Result<(Vec<u8>, TerminalSi
         serde_json::from_slice(&spec).map_err(|error| invalid(format!("process: {error}")))?;
     let of = Process::deserialize(&process).map_err(|error| invalid(format!("process: {error}")))?;
     let size = size(of.console_size);
-    if process["terminal"].as_bool().unwrap_or(false) == terminal {
+    // serde takes a list for a struct, too.
+    let Some(object) = process.as_object_mut() else {
+        return Err(invalid("process: an object expected"));
+    };
+    if object.get("terminal").is_some_and(|asked| *asked == true) == terminal {
         return Ok((spec, size));
     }
-    match process.as_object_mut() {
-        Some(object) => drop(object.insert("terminal".into(), terminal.into())),
-        None => return Err(invalid("process: an object expected")),
-    }
+    object.insert("terminal".into(), terminal.into());
     Ok((process.to_string().into_bytes(), size))
 }
 
