@@ -2,21 +2,7 @@
 kill "$dockerd"
 wait "$dockerd" 2>/dev/null
 start_dockerd --add-runtime "oci=$BIN/berth-oci" --default-runtime oci
-check "output" hi "$(run --rm bb echo hi)"
-check "input" "one two" "$(echo one two | run -i --rm bb cat)"
-check "100,000 lines" "$(seq 100000 | md5sum)" "$(run --rm bb seq 100000 | md5sum)"
-codes=
-for code in 0 1 42 126 127 255; do
-    run --rm bb sh -c "exit $code"
-    codes="$codes $?"
-done
-check "exit codes" " 0 1 42 126 127 255" "$codes"
-run --rm bb no-such-command >/dev/null 2>err.txt
-check "no such command" 127 $?
-like "its text" "*executable file not found*" "$(cat err.txt)"
-run --rm bb /tmp >/dev/null 2>&1
-check "a folder as command" 126 $?
-like "a terminal" "*/dev/pts/0*" "$(script -qec "docker run --network none -it --rm bb tty" /dev/null </dev/null)"
+basic_runs 0 1 42 126 127 255
 run -d --name by-oci -m 64m --memory-swap 64m bb sh -c 'trap "exit 7" TERM; while :; do sleep 0.1; done' >/dev/null
 check "exec" hi "$(docker exec by-oci echo hi)"
 docker exec by-oci sh -c 'exit 9'

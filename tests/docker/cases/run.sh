@@ -1,19 +1,5 @@
 # docker run: output, input, exit codes, terminals.
-check "echo" hi "$(run --rm bb echo hi)"
-check "stdin" "one two" "$(echo one two | run -i --rm bb cat)"
-check "100,000 lines" "$(seq 100000 | md5sum)" "$(run --rm bb seq 100000 | md5sum)"
-codes=
-for code in 0 1 2 42 125 126 127 128 137 255; do
-    run --rm bb sh -c "exit $code"
-    codes="$codes $?"
-done
-check "exit codes" " 0 1 2 42 125 126 127 128 137 255" "$codes"
-run --rm bb no-such-command >/dev/null 2>err.txt
-check "no such command" 127 $?
-like "its text" "*executable file not found*" "$(cat err.txt)"
-run --rm bb /tmp >/dev/null 2>&1
-check "a folder as command" 126 $?
-like "a terminal" "*/dev/pts/0*" "$(script -qec "docker run --network none -it --rm bb tty" /dev/null </dev/null)"
+basic_runs 0 1 2 42 125 126 127 128 137 255
 check "stdout as another user" ok "$(run --rm -u 1000 bb sh -c 'echo ok >/dev/stdout')"
 check "read-only with a tmpfs" ok "$(run --rm --read-only --tmpfs /tmp bb sh -c 'echo >/x; echo >/tmp/x && echo ok' 2>/dev/null)"
 like "init" "*docker-init*" "$(run --rm --init bb ps)"

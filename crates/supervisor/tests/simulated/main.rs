@@ -263,9 +263,9 @@ impl Journal for Fillable {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn events_that_a_full_journal_did_not_take_are_bounded() {
-    let (place, world) = (Place::new("bounded"), World::new());
+/// A container `a` that runs, and from then on no room for its events until the flag is taken down.
+async fn with_a_full_journal(name: &str) -> (Place, Arc<World>, Supervisor, Arc<AtomicBool>) {
+    let (place, world) = (Place::new(name), World::new());
     let full = Arc::new(AtomicBool::new(false));
     let journal = Fillable {
         journal: place.journal(&place.config()),
@@ -274,6 +274,12 @@ async fn events_that_a_full_journal_did_not_take_are_bounded() {
     let supervisor = place.daemon_with(&world, place.config(), Bus::new(journal)).await;
     supervisor.run(place.spec("", "a"), None).await.unwrap();
     full.store(true, Ordering::Relaxed);
+    (place, world, supervisor, full)
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_a_full_journal_did_not_take_are_bounded() {
+    let (_place, world, supervisor, full) = with_a_full_journal("bounded").await;
     let mut changes = 0;
     let error = loop {
         let change = match changes % 2 {
@@ -306,15 +312,7 @@ async fn events_that_a_full_journal_did_not_take_are_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn an_exit_that_a_full_journal_did_not_take_outlives_its_container() {
-    let (place, world) = (Place::new("full"), World::new());
-    let full = Arc::new(AtomicBool::new(false));
-    let journal = Fillable {
-        journal: place.journal(&place.config()),
-        full: full.clone(),
-    };
-    let supervisor = place.daemon_with(&world, place.config(), Bus::new(journal)).await;
-    supervisor.run(place.spec("", "a"), None).await.unwrap();
-    full.store(true, Ordering::Relaxed);
+    let (place, world, supervisor, full) = with_a_full_journal("full").await;
     world.shim("default/a").end(3);
     assert_eq!(supervisor.wait(key("a"), None).await.unwrap().code, 3);
     supervisor.delete(key("a"), None, false, None).await.unwrap();
