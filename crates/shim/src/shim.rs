@@ -223,13 +223,18 @@ impl Shim {
             // One that a creator is still at work on is told when that has ended, which wakes the loop.
             .filter(|child| !child.told && !child.busy)
             .filter_map(|child| child.drain_by);
+        let readers = self.children.iter().filter_map(|child| child.stdio.deadline());
         let others = [
             self.oom.as_ref().and_then(|oom| oom.look_again),
             self.sampler.as_ref().map(|sampler| sampler.next),
             self.quit.map(|(_, by)| by),
             self.deaf_until,
         ];
-        tasks.chain(drains).chain(others.into_iter().flatten()).min()
+        tasks
+            .chain(drains)
+            .chain(readers)
+            .chain(others.into_iter().flatten())
+            .min()
     }
 
     fn overdue(&mut self, now: Instant) {
@@ -249,6 +254,11 @@ impl Shim {
             .is_some_and(|at| at <= now)
         {
             self.look_for_oom();
+        }
+        for child in &mut self.children {
+            if child.stdio.deadline().is_some_and(|by| by <= now) {
+                child.stdio.pump();
+            }
         }
         if self.sampler.as_ref().is_some_and(|sampler| sampler.next <= now) {
             self.sample(now);

@@ -40,9 +40,11 @@ pub enum Part {
     Inlet,
     /// The writer has made room.
     Room,
+    /// Somebody reads what an ended process wrote.
+    Unread,
 }
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part::Console,
     Part::Stdout,
     Part::Stderr,
@@ -50,6 +52,7 @@ const PARTS: [Part; 7] = [
     Part::Feed,
     Part::Inlet,
     Part::Room,
+    Part::Unread,
 ];
 
 impl Token {

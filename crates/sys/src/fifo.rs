@@ -7,7 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::io::ioctl_fionread;
 
 /// Which end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,26 @@ pub fn open(path: &Path, end: End) -> io::Result<OwnedFd> {
         how | OFlags::NONBLOCK | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// Another end of one that is held, to write; non-blocking. ENXIO if nobody, not even the holder, reads.
+pub fn open_writer(held: impl AsFd) -> io::Result<OwnedFd> {
+    let place = format!("/proc/self/fd/{}", held.as_fd().as_raw_fd());
+    let how = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(openat(CWD, place, how, Mode::empty())?)
+}
+
+/// Whether somebody has it open to read, by an end that writes.
+pub fn has_reader(writer: impl AsFd) -> io::Result<bool> {
+    let mut fds = [PollFd::new(&writer, PollFlags::empty())];
+    // As for any pipe: a writer without readers is an error (pipe(7)).
+    poll(&mut fds, Some(&Timespec::default()))?;
+    Ok(!fds[0].revents().contains(PollFlags::ERR))
+}
+
+/// How many bytes are written and not read.
+pub fn unread(end: impl AsFd) -> io::Result<u64> {
+    Ok(ioctl_fionread(end)?)
 }
 
 pub fn is_fifo(file: impl AsFd) -> io::Result<bool> {

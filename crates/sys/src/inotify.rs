@@ -83,6 +83,16 @@ pub fn watch_changes(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// An instance for some open files, by whatever name: readable (non-blocking) when somebody has opened or read one of them.
+pub fn watch_use<'a>(files: impl IntoIterator<Item = BorrowedFd<'a>>) -> io::Result<OwnedFd> {
+    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    for file in files {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        inotify::add_watch(&fd, path, WatchFlags::OPEN | WatchFlags::ACCESS)?;
+    }
+    Ok(fd)
+}
+
 /// For event loops that take raw descriptors.
 impl AsRawFd for Inotify {
     fn as_raw_fd(&self) -> RawFd {

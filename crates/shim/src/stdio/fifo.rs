@@ -1,7 +1,8 @@
 //! A caller's FIFOs, opened without ever waiting for the other side, and in a creator: the path may lead to a disk that hangs.
 //!
 //! The container gets one end and the loop holds the other: so opening needs no peer, and a peer that goes away breaks nothing.
-//! What is held for output is a reader, not a writer: real readers see end of file as soon as the container's end is closed.
+//! What is held for output is a reader, not a writer: real readers see end of file as soon as the container's end is closed
+//! (one that comes after the end: once it has read what is there, see [`super::unread`]).
 
 use std::io;
 use std::os::fd::OwnedFd;

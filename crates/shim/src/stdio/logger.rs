@@ -80,7 +80,7 @@ mod test {
         let folder = std::env::temp_dir().join(format!("berth-logger.{}", process::getpid()));
         fs::create_dir_all(&folder).expect("a folder");
         let program = folder.join("logger");
-        let text = "#!/bin/sh\ncd ${0%/*}\ntr '\\0' '\\n' </proc/$$/environ >env\necho $* >args\n[ $1 = mute ] || echo r >&5\n\
+        let text = "#!/bin/sh\ncd ${0%/*}\ntr '\\0' '\\n' </proc/$$/environ >env\necho $* >args\n[ $1 = mute ] && exit\necho r >&5\n\
                     exec 5>&-\ncat <&4 >err\ncat <&3 >out\necho done >end\n";
         fs::write(&program, text).expect("a script");
         fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("its mode");

@@ -8,17 +8,19 @@
 //! | logger | pipes to a program that is started before it | refused |
 //!
 //! Invariants: nothing here blocks; a reader that died never breaks the container's writes, it makes them wait; bytes that
-//! were written are read to the end before the streams are closed; a terminal's relay holds 4 KiB at most in each direction.
+//! were written are read to the end before the streams are closed, also by a reader that comes after the end; a terminal's relay holds 4 KiB at most in each direction.
 
 mod console;
 mod fifo;
 mod inlet;
 mod logger;
 mod output;
+mod unread;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Instant;
 
 use berth_sys::{file, pipe::pipe, pty};
 use berth_wire::shim::{Fifo, Format, Log, Stdio as Spec, stdio::To};
@@ -32,6 +34,7 @@ pub use fifo::{Fifos, Opened};
 use inlet::{Feed, Inlet};
 pub use logger::Logger;
 use output::{Output, Sink};
+use unread::Unread;
 
 /// What the new process is given.
 #[derive(Debug)]
@@ -71,7 +74,7 @@ pub struct Stdio {
     /// Keeps a container's stdin FIFO from its end of file.
     stdin_hold: Option<OwnedFd>,
     /// Keep container's output FIFOs writable while nobody reads, and what was written readable.
-    _output_holds: Vec<OwnedFd>,
+    output_holds: Vec<OwnedFd>,
     wants_input: bool,
     /// FIFOs that the creator opens.
     awaited: Option<Awaited>,
@@ -122,7 +125,7 @@ impl Stdio {
             inlet: None,
             feed: None,
             stdin_hold: None,
-            _output_holds: Vec::new(),
+            output_holds: Vec::new(),
             wants_input: matches!(to, To::Log(Log { stdin: true, .. })),
             awaited: None,
         };
@@ -246,7 +249,7 @@ impl Stdio {
             self.output.set_sink(sink?);
         }
         self.stdin_hold = stdin_hold;
-        self._output_holds = output_holds;
+        self.output_holds = output_holds;
         self.pump();
         Ok(())
     }
@@ -320,8 +323,18 @@ impl Stdio {
         self.inlet = None;
         self.feed = None;
         self.stdin_hold = None;
+        if !self.output_holds.is_empty() {
+            let holds = std::mem::take(&mut self.output_holds);
+            self.output
+                .set_sink(Sink::Unread(Unread::new(holds, self.owner, &self.poll)));
+        }
         self.pump();
         self.output.end_if_unused();
+    }
+
+    /// When to [`Stdio::pump`] if nothing happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.output.deadline()
     }
 
     /// Whether everything that was written has gone where it goes.

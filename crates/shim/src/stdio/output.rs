@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
+use super::unread::Unread;
 use super::{io as failed, nonblocking};
 use crate::error::Error;
 use crate::watch::{Part, Poll, Token, Want, Watched};
@@ -36,13 +38,20 @@ pub enum Sink {
     Nowhere,
     /// A creator is about to open it.
     Awaited,
-    /// The FIFO's writer is given up at the end, so that its readers see one; what they have not read yet is held till the delete.
-    Fifo {
-        fd: Option<Watched>,
-        pending: VecDeque<u8>,
-        _hold: OwnedFd,
-    },
+    Fifo(Relay),
+    /// Everything is written.
+    Unread(Unread),
     Ring(Box<Kept>),
+}
+
+/// A terminal's output on its way to a FIFO.
+#[derive(Debug)]
+pub struct Relay {
+    fd: Watched,
+    pending: VecDeque<u8>,
+    hold: OwnedFd,
+    owner: u32,
+    poll: Poll,
 }
 
 /// Output that Berth keeps.
@@ -108,6 +117,10 @@ impl Output {
 
     /// Moves a turn's worth. True = there may be more at once.
     pub fn pump(&mut self) -> bool {
+        if let Sink::Unread(unread) = &mut self.sink {
+            unread.look();
+            return false;
+        }
         if let Sink::Ring(kept) = &mut self.sink
             && kept.room.is_some()
         {
@@ -140,24 +153,32 @@ impl Output {
 
     pub fn is_drained(&self) -> bool {
         let sunk = match &self.sink {
-            Sink::Nowhere | Sink::Awaited => true,
-            Sink::Fifo { pending, .. } => pending.is_empty(),
+            Sink::Nowhere | Sink::Awaited | Sink::Unread(_) => true,
+            Sink::Fifo(relay) => relay.pending.is_empty(),
             Sink::Ring(kept) => kept.writer.is_none(),
         };
         self.sources.is_empty() && sunk
     }
 
+    /// When to pump if nothing happens.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.sink {
+            Sink::Unread(unread) => unread.deadline(),
+            Sink::Nowhere | Sink::Awaited | Sink::Fifo(_) | Sink::Ring(_) => None,
+        }
+    }
+
     pub fn ring(&self) -> Option<&Ring> {
         match &self.sink {
             Sink::Ring(kept) => Some(&kept.ring),
-            Sink::Nowhere | Sink::Awaited | Sink::Fifo { .. } => None,
+            Sink::Nowhere | Sink::Awaited | Sink::Fifo(_) | Sink::Unread(_) => None,
         }
     }
 
     pub fn writer(&self) -> Option<u32> {
         match &self.sink {
             Sink::Ring(kept) => kept.writer.map(i32::unsigned_abs),
-            Sink::Nowhere | Sink::Awaited | Sink::Fifo { .. } => None,
+            Sink::Nowhere | Sink::Awaited | Sink::Fifo(_) | Sink::Unread(_) => None,
         }
     }
 
@@ -197,11 +218,13 @@ impl Sink {
     /// The writer is non-blocking.
     pub fn fifo(writer: OwnedFd, hold: OwnedFd, owner: u32, poll: &Poll) -> Result<Sink, Error> {
         let fd = poll.watch(writer, Token::Io(owner, Part::Sink), Want::NONE);
-        Ok(Sink::Fifo {
-            fd: Some(fd.map_err(failed("FIFO"))?),
+        Ok(Sink::Fifo(Relay {
+            fd: fd.map_err(failed("FIFO"))?,
             pending: VecDeque::new(),
-            _hold: hold,
-        })
+            hold,
+            owner,
+            poll: poll.clone(),
+        }))
     }
 
     fn take_from(&mut self, source: &mut Source) -> Turn {
@@ -218,7 +241,8 @@ impl Sink {
                 Turn::More
             }
             Sink::Awaited => Turn::Blocked,
-            Sink::Fifo { .. } => self.relay(source),
+            Sink::Fifo(relay) => relay.take_from(source),
+            Sink::Unread(_) => Turn::End,
             Sink::Ring(kept) => {
                 for _ in 0..TURN {
                     let filled = kept.ring.fill(source.stream, source.fd.as_fd());
@@ -234,58 +258,59 @@ impl Sink {
         }
     }
 
-    fn relay(&mut self, source: &mut Source) -> Turn {
+    /// After the last byte.
+    fn end(&mut self) {
+        match std::mem::replace(self, Sink::Nowhere) {
+            Sink::Fifo(mut relay) => {
+                *self = if relay.flush() {
+                    Sink::Unread(Unread::new(vec![relay.hold], relay.owner, &relay.poll))
+                } else {
+                    Sink::Fifo(relay)
+                };
+            }
+            Sink::Ring(mut kept) => {
+                if !kept.finished {
+                    kept.ring.finish();
+                    kept.finished = true;
+                }
+                *self = Sink::Ring(kept);
+            }
+            other @ (Sink::Nowhere | Sink::Awaited | Sink::Unread(_)) => *self = other,
+        }
+    }
+}
+
+impl Relay {
+    fn take_from(&mut self, source: &Source) -> Turn {
         let mut buffer = [0; RELAY];
         for _ in 0..TURN {
             if !self.flush() {
                 return Turn::Blocked;
             }
-            let Sink::Fifo { pending, .. } = self else {
-                return Turn::End;
-            };
             match read(&source.fd, &mut buffer) {
                 Ok(0) => return Turn::End,
-                Ok(count) => pending.extend(&buffer[..count]),
+                Ok(count) => self.pending.extend(&buffer[..count]),
                 Err(turn) => return turn,
             }
         }
         if self.flush() { Turn::More } else { Turn::Blocked }
     }
 
-    /// After the last byte.
-    fn end(&mut self) {
-        let flushed = self.flush();
-        match self {
-            Sink::Fifo { fd, .. } if flushed => *fd = None,
-            Sink::Ring(kept) if !kept.finished => {
-                kept.ring.finish();
-                kept.finished = true;
-            }
-            Sink::Nowhere | Sink::Awaited | Sink::Fifo { .. } | Sink::Ring(_) => {}
-        }
-    }
-
     /// Writes on what waits for the FIFO's reader. True = nothing waits.
     fn flush(&mut self) -> bool {
-        let Sink::Fifo {
-            fd: Some(fd), pending, ..
-        } = self
-        else {
-            return true;
-        };
-        while !pending.is_empty() {
-            match fd.write(pending.as_slices().0) {
-                Ok(count) => drop(pending.drain(..count)),
+        while !self.pending.is_empty() {
+            match self.fd.write(self.pending.as_slices().0) {
+                Ok(count) => drop(self.pending.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return fd.want(Want::WRITE).is_err();
+                    return self.fd.want(Want::WRITE).is_err();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Can't be while the hold is open; losing the bytes is better than spinning.
-                Err(_) => pending.clear(),
+                Err(_) => self.pending.clear(),
             }
         }
-        *pending = VecDeque::new();
-        fd.want(Want::NONE).is_ok()
+        self.pending = VecDeque::new();
+        self.fd.want(Want::NONE).is_ok()
     }
 }
 

@@ -4,18 +4,20 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 
 use berth_core::ErrorCode;
 use berth_wire::hello::Hello;
 use berth_wire::rpc::Method;
 use berth_wire::shim::{
     AttachInput, AttachOutput, AttachRequest, CloseStdinRequest, CloseStdinResponse, ExecOverrides, ExecRequest,
-    ExecResponse, Fifo, Log, ResizeRequest, ResizeResponse, Stdio, stdio::To,
+    ExecResponse, Fifo, Log, ResizeRequest, ResizeResponse, SignalRequest, SignalResponse, Stdio, stdio::To,
 };
 use berth_wire::ttrpc::Kind;
 use prost::Message;
 
-use crate::harness::{Box, Client, each, log, null, to, until};
+use crate::harness::{Box, Client, PATIENCE, each, log, null, to, until};
 
 fn fifo(it: &Box, name: &str) -> PathBuf {
     let path = it.dir.join(name);
@@ -87,18 +89,92 @@ fn a_fifo_is_the_containers_own() {
         reader.read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "one\ntwo\n");
         assert_eq!(it.exit().code, 0);
-        let mut rest = String::new();
-        // What was written is there for whoever comes late.
-        let mut late = OpenOptions::new()
-            .read(true)
-            .custom_flags(0o4000)
-            .open(&stderr)
-            .unwrap();
-        late.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "end\n");
+        // What was written is there for whoever comes late, also by an open that waits for a writer.
+        assert_eq!(read_late(&stderr), "end\n");
         for path in [stdin, stdout, stderr] {
             assert!(path.exists());
         }
+    });
+}
+
+/// All that is in a FIFO until its end, as a client reads it whose open waits for a writer.
+fn read_late(path: &Path) -> String {
+    let path = path.to_owned();
+    let (told, all) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        File::open(&path).unwrap().read_to_string(&mut text).unwrap();
+        let _ = told.send(text);
+    });
+    // A thread that waits for ever ends with the test.
+    let all = all
+        .recv_timeout(PATIENCE)
+        .expect("the FIFO is opened and read to its end");
+    reader.join().unwrap();
+    all
+}
+
+fn exec(id: &str, stdio: Stdio, line: &str) -> ExecRequest {
+    ExecRequest {
+        exec_id: id.into(),
+        overrides: Some(ExecOverrides {
+            args: vec!["/bin/sh".into(), "-c".into(), line.into()],
+            ..ExecOverrides::default()
+        }),
+        stdio: Some(stdio),
+        ..ExecRequest::default()
+    }
+}
+
+#[test]
+fn whoever_reads_a_fifo_after_the_end_gets_it_whole() {
+    each(|it| {
+        let only = |out: &Path| {
+            to(To::Fifo(Fifo {
+                stdout: text(out),
+                ..Fifo::default()
+            }))
+        };
+        let whole = fifo(it, "init");
+        it.shell("head -c 65536 /dev/zero; sleep 1000");
+        it.run(only(&whole));
+        let terminal = Stdio {
+            terminal: true,
+            ..only(&fifo(it, "terminal"))
+        };
+        let many = (0..8).map(|n| format!("e{n}")).collect::<Vec<_>>();
+        let mut asked: Vec<_> = many
+            .iter()
+            .map(|id| exec(id, only(&fifo(it, id)), &format!("echo {id}")))
+            .collect();
+        asked.push(exec("terminal", terminal, "echo typed"));
+        asked.push(exec("mute", only(&fifo(it, "mute")), ":"));
+        // All at once: a creator has copies of what was held for others that end meanwhile.
+        let mut calls: Vec<(u32, Client)> = Vec::new();
+        for request in &asked {
+            let mut client = it.connect();
+            client.greet(Hello::daemon(1)).unwrap();
+            calls.push((client.send(Method::Exec, request), client));
+        }
+        for (call, client) in &mut calls {
+            let _: ExecResponse = client.answer(*call).unwrap();
+        }
+        let mut ends = it.events();
+        for _ in 0..many.len() + 2 {
+            assert_eq!(ends.exited().exit.unwrap().code, 0);
+        }
+        for id in &many {
+            assert_eq!(read_late(&it.dir.join(id)), format!("{id}\n"));
+        }
+        assert_eq!(read_late(&it.dir.join("terminal")), "typed\r\n");
+        assert_eq!(read_late(&it.dir.join("mute")), "");
+        let signal = SignalRequest {
+            signal: 9,
+            ..SignalRequest::default()
+        };
+        let _: SignalResponse = it.conn.call(Method::Signal, &signal).unwrap();
+        assert_eq!(it.exit().code, 137);
+        assert_eq!(read_late(&whole).len(), 65536);
     });
 }
 
@@ -315,15 +391,6 @@ fn execs_have_stdio_of_their_own() {
     each(|it| {
         it.shell("sleep 1000");
         it.run(null());
-        let exec = |id: &str, stdio: Stdio, line: &str| ExecRequest {
-            exec_id: id.into(),
-            overrides: Some(ExecOverrides {
-                args: vec!["/bin/sh".into(), "-c".into(), line.into()],
-                ..ExecOverrides::default()
-            }),
-            stdio: Some(stdio),
-            ..ExecRequest::default()
-        };
         let window = Log {
             stdin: true,
             ..Log::default()
