@@ -153,6 +153,19 @@ const TABLE: &[Row] = &[
         foreign: None,
         never: &["berth-supervisor", "berth-runtime"],
     },
+    // The machine around the supervisor, made of values.
+    Row {
+        name: "berth-simulation",
+        own: &[
+            "berth-core",
+            "berth-sys",
+            "berth-wire",
+            "berth-record",
+            "berth-supervisor",
+        ],
+        foreign: None,
+        never: &["tonic", "berth-runtime", "berth-oci"],
+    },
     Row {
         name: "berth-bench",
         own: &["berth-wire"],

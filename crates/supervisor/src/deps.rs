@@ -12,6 +12,7 @@ use berth_core::ContainerKey;
 use berth_record::Folder;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::sync::watch;
 
 /// A boxed future, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -49,6 +50,11 @@ pub trait Shims: Send + Sync + 'static {
     fn fork<'a>(&'a self, folder: &'a Arc<Folder>, key: &'a ContainerKey) -> BoxFuture<'a, io::Result<Forked>>;
     /// A connection to the shim that serves this folder.
     fn connect<'a>(&'a self, folder: &'a Arc<Folder>) -> BoxFuture<'a, io::Result<Box<dyn Stream>>>;
+    /// A process that the records of this folder name, and that lives: its shim or its init.
+    fn found(&self, folder: &Folder, pid: u32, pidfd: OwnedFd) -> io::Result<ShimProcess> {
+        let _ = folder;
+        ShimProcess::new(pid, pidfd)
+    }
 }
 
 pub struct Forked {
@@ -59,21 +65,43 @@ pub struct Forked {
 /// A shim's process, by pidfd.
 pub struct ShimProcess {
     pid: u32,
-    /// `None` in tests.
-    pidfd: Option<AsyncFd<OwnedFd>>,
+    life: Life,
+}
+
+enum Life {
+    Pidfd(AsyncFd<OwnedFd>),
+    /// Of tests: its end can't be seen.
+    Unseen,
+    /// Of the simulation.
+    Simulated {
+        ended: watch::Receiver<bool>,
+        kill: Box<dyn Fn() + Send + Sync>,
+    },
 }
 
 impl ShimProcess {
     pub fn new(pid: u32, pidfd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             pid,
-            pidfd: Some(watched(pidfd, Interest::READABLE)?),
+            life: Life::Pidfd(watched(pidfd, Interest::READABLE)?),
         })
     }
 
     /// One without a process, whose end shows only on its connections.
     pub fn fake(pid: u32) -> Self {
-        Self { pid, pidfd: None }
+        Self {
+            pid,
+            life: Life::Unseen,
+        }
+    }
+
+    /// One that a simulation ends, or is asked to.
+    pub fn simulated(pid: u32, ended: watch::Receiver<bool>, kill: impl Fn() + Send + Sync + 'static) -> Self {
+        let kill = Box::new(kill);
+        Self {
+            pid,
+            life: Life::Simulated { ended, kill },
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -82,29 +110,37 @@ impl ShimProcess {
 
     /// Returns when it has ended.
     pub async fn ended(&self) {
-        match &self.pidfd {
+        match &self.life {
             // An error of epoll leaves the connection's end as the sign.
-            Some(fd) if fd.readable().await.is_ok() => {}
+            Life::Pidfd(fd) if fd.readable().await.is_ok() => {}
+            // Its simulation has ended as well.
+            Life::Simulated { ended, .. } => drop(ended.clone().wait_for(|ended| *ended).await),
             _ => std::future::pending().await,
         }
     }
 
     /// Its end can't be seen here.
     pub(crate) fn is_fake(&self) -> bool {
-        self.pidfd.is_none()
+        matches!(self.life, Life::Unseen)
     }
 
     pub fn has_ended(&self) -> bool {
-        self.pidfd
-            .as_ref()
-            .is_some_and(|fd| berth_sys::process::has_ended(fd.get_ref()).unwrap_or(false))
+        match &self.life {
+            Life::Pidfd(fd) => berth_sys::process::has_ended(fd.get_ref()).unwrap_or(false),
+            Life::Unseen => false,
+            Life::Simulated { ended, .. } => *ended.borrow(),
+        }
     }
 
     /// SIGKILL. What it supervises lives on.
     pub fn kill(&self) {
-        if let Some(fd) = &self.pidfd {
-            // Gone already: as wished.
-            let _ = berth_sys::process::pidfd_send_signal(fd.get_ref(), berth_sys::signal::SIGKILL);
+        match &self.life {
+            Life::Pidfd(fd) => {
+                // Gone already: as wished.
+                let _ = berth_sys::process::pidfd_send_signal(fd.get_ref(), berth_sys::signal::SIGKILL);
+            }
+            Life::Unseen => {}
+            Life::Simulated { kill, .. } => kill(),
         }
     }
 }

@@ -38,6 +38,6 @@ pub use lane::BLOCKING_THREADS;
 pub use metrics::{BUCKETS_US, Histogram, Metrics};
 pub use open::Deps;
 pub use shim::Launcher;
-pub use stage::FAIL_POINTS;
+pub use stage::{FAIL_POINTS, cells};
 pub use supervisor::Supervisor;
 pub use types::*;

@@ -3,6 +3,8 @@
 //! In a build with the feature `failpoints` the crate `fail` obeys `FAILPOINTS` ("name=sleep(100);…") and `BERTH_KILL_AT=name`
 //! sends SIGKILL to this process when it reaches the stage. In any other build a stage is nothing at all.
 
+use berth_core::state::{Input, State};
+
 /// Names by operation. A stage of create is one of Run too; those of "exit" are passed by every exit.
 pub const FAIL_POINTS: &[(&str, &[&str])] = &[
     (
@@ -72,4 +74,24 @@ pub(crate) fn reached(name: &str) {
     if KILL_AT.get_or_init(|| std::env::var("BERTH_KILL_AT").ok()).as_deref() == Some(name) {
         berth_sys::process::kill_self();
     }
+}
+
+#[cfg(feature = "failpoints")]
+thread_local! {
+    static CELLS: std::cell::RefCell<std::collections::HashSet<(State, Input)>> = std::cell::RefCell::default();
+}
+
+/// Cells of `berth_core::state` that this thread has asked; none in a build without fail points. For the simulation.
+pub fn cells() -> Vec<(State, Input)> {
+    #[cfg(feature = "failpoints")]
+    return CELLS.with_borrow(|cells| cells.iter().copied().collect());
+    #[cfg(not(feature = "failpoints"))]
+    Vec::new()
+}
+
+pub(crate) fn asked(state: State, input: Input) {
+    #[cfg(feature = "failpoints")]
+    CELLS.with_borrow_mut(|cells| cells.insert((state, input)));
+    #[cfg(not(feature = "failpoints"))]
+    let _ = (state, input);
 }

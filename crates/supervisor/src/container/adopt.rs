@@ -75,7 +75,7 @@ impl Task {
             Verdict::Ended { .. } | Verdict::Lost { .. } | Verdict::Rebooted if self.record.undoing => {
                 self.undo(None, true).await;
             }
-            Verdict::Live { pid, shim } => match ShimProcess::new(pid, shim) {
+            Verdict::Live { pid, shim } => match self.env.shims.found(&folder, pid, shim) {
                 Ok(process) => self.ask(Arc::new(process), exit_seq).await,
                 Err(error) => self.broken(&error).await,
             },
@@ -185,8 +185,7 @@ impl Task {
         self.link = Some(link.clone());
         // What was not told before the crash is told now, the beginning before the end.
         let has_more = answer.oom_kills > 0 || answer.processes.iter().any(|p| !p.exec_id.is_empty());
-        let behind = matches!(self.record.state, StateRecord::Creating)
-            || (self.record.state == StateRecord::Created && self.record.started_at != 0);
+        let behind = self.is_behind();
         let (env, history) = (self.env.clone(), self.history.clone());
         let nothing = Told::default();
         let told = if behind || has_more {
@@ -196,15 +195,7 @@ impl Task {
         };
         self.oom_told = told.oom_kills(self.incarnation);
         if behind {
-            if self.record.state == StateRecord::Creating {
-                self.tell_unless(told, EventKind::Created);
-            }
-            self.state = State::Created;
-            if self.record.started_at != 0 {
-                self.tell_unless(told, EventKind::Started);
-                self.state = State::Running;
-            }
-            self.save();
+            self.catch_up(told);
         }
         self.adopt_execs(&link, &answer, told);
         match (state, exit) {
@@ -232,6 +223,34 @@ impl Task {
             self.stopped(exit.status(), exit_seq).await;
         }
         self.input(Input::DeleteForce, None);
+    }
+
+    /// What the record does not say was told of its creation and start.
+    async fn tell_beginning(&mut self) {
+        if !self.is_behind() || self.pid == 0 {
+            return;
+        }
+        let (env, history) = (self.env.clone(), self.history.clone());
+        let told = env.told(&history).await;
+        self.catch_up(told);
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self.record.state, StateRecord::Creating)
+            || (self.record.state == StateRecord::Created && self.record.started_at != 0)
+    }
+
+    /// Once: the record says so only when the journal has taken it.
+    pub(super) fn catch_up(&mut self, told: &Told) {
+        if self.record.state == StateRecord::Creating {
+            self.tell_unless(told, EventKind::Created);
+        }
+        self.state = State::Created;
+        if self.record.started_at != 0 {
+            self.tell_unless(told, EventKind::Started);
+            self.state = State::Running;
+        }
+        self.save();
     }
 
     fn tell_unless(&mut self, told: &Told, kind: EventKind) {
@@ -304,6 +323,7 @@ impl Task {
                 env.told(&history).await.exit(self.incarnation, None)
             }
         };
+        self.tell_beginning().await;
         // Any state with an init: the table makes it Stopped.
         self.state = State::Running;
         match known {
@@ -345,6 +365,7 @@ impl Task {
             folder,
             log: true,
             link,
+            unreached: None,
             made,
             force: true,
         };
@@ -383,7 +404,7 @@ impl Task {
         let shim = self.folder.as_ref().and_then(|f| f.shim().ok().flatten());
         if let (Some(folder), Some(shim)) = (self.folder.clone(), shim.filter(|s| s.boot_id == self.env.boot_id))
             && let Ok(Some(pidfd)) = berth_record::known(shim.shim)
-            && let Ok(process) = ShimProcess::new(shim.shim.pid, pidfd)
+            && let Ok(process) = self.env.shims.found(&folder, shim.shim.pid, pidfd)
         {
             self.link = bury::connect(&self.env, &folder, Arc::new(process), &self.facts_in)
                 .await

@@ -35,6 +35,7 @@ impl Task {
     /// Tries to reach the shim again as long as its process lives.
     pub(super) fn relink(&mut self, process: Arc<ShimProcess>) {
         let Some(folder) = self.folder.clone() else { return };
+        self.unreached = Some(process.clone());
         let (env, key, facts) = (self.env.clone(), self.key.clone(), self.facts_in.clone());
         self.beside(async move {
             let mut pause = RETRY.0;
@@ -57,6 +58,7 @@ impl Task {
                     }
                 }
                 tokio::select! {
+                    biased;
                     () = process.ended() => return Fact::Relinked(None),
                     // A shim that refuses tells nobody when it will not any more.
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
@@ -66,6 +68,7 @@ impl Task {
     }
 
     pub(super) fn relinked(&mut self, found: Option<(Link, wire::StateResponse, History)>) {
+        self.unreached = None;
         match found {
             // A removal does without.
             _ if self.removing => {}
@@ -155,7 +158,7 @@ async fn find_exit(env: &Env, key: &ContainerKey, record: &ContainerRecord, fold
     let pid = init.map_or(0, |init| init.pid);
     if let Some(init) = init
         && let Ok(Some(pidfd)) = berth_record::known(init)
-        && let Ok(process) = ShimProcess::new(init.pid, pidfd)
+        && let Ok(process) = env.shims.found(folder, init.pid, pidfd)
     {
         process.kill();
         if tokio::time::timeout(KILL, process.ended()).await.is_err() {

@@ -4,7 +4,7 @@
 //! folder with its number, then acknowledged, then everybody who waits hears it. If the journal is full, those who wait hear it
 //! all the same, and it is journaled, marked and acknowledged as soon as there is room.
 
-use berth_core::state::Input;
+use berth_core::state::{Input, State};
 use berth_core::{EventKind, ExecId, ExitReason, ExitStatus};
 use berth_wire::rpc::Method;
 use berth_wire::shim::{self as wire, event::What};
@@ -78,6 +78,10 @@ impl Task {
             self.ack(number);
         } else {
             self.ending = Some(Ending { status, ack });
+            if self.state == State::Deleting && self.pid == 0 {
+                // Its launch is being given up, and nobody hears of an end before the beginning: kept until it is known what became of it.
+                return;
+            }
             self.input(Input::Exited, None);
         }
     }
@@ -194,6 +198,9 @@ impl Task {
             if let Some(number) = ack {
                 self.ack(number);
             }
+        }
+        if self.unsaved && !self.removing {
+            self.save();
         }
     }
 

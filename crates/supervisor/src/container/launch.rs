@@ -63,6 +63,7 @@ impl Task {
         self.beside(async move {
             let mut made = Made::default();
             let error = tokio::select! {
+                biased;
                 result = launch.go(&mut made) => match result {
                     Ok(launched) => return Fact::Launched(Ok(launched)),
                     Err(error) => error,
@@ -241,6 +242,7 @@ impl Launch {
             folder,
             log: made.log,
             link: made.link,
+            unreached: None,
             made: made.asked,
             force: true,
         };

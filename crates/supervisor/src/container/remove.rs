@@ -15,6 +15,7 @@ use tokio::time::Duration;
 use super::launch::create_request;
 use super::task::Task;
 use super::{Fact, Link};
+use crate::deps::ShimProcess;
 use crate::env::{Env, History};
 use crate::shim::CallError;
 use crate::stage::stage;
@@ -40,6 +41,8 @@ pub(super) struct Removal {
     /// There may be a log.
     pub(super) log: bool,
     pub(super) link: Option<Link>,
+    /// A shim that lives and did not answer: it would outlive its container.
+    pub(super) unreached: Option<Arc<ShimProcess>>,
     /// A runtime may have been called for it: only a shim can clean up.
     pub(super) made: bool,
     pub(super) force: bool,
@@ -63,6 +66,7 @@ impl Task {
             folder,
             log,
             link: self.link.clone(),
+            unreached: self.unreached.take(),
             // A record that was lost names no runtime, and then there is nobody to ask.
             made: self.link.is_some() || !self.record.runtime.name.is_empty(),
             // What ended is deleted as such; anything else was wished with force.
@@ -114,9 +118,14 @@ pub(super) async fn remove(removal: Removal) -> Removed {
         folder,
         log,
         link,
+        unreached,
         made,
         force,
     } = removal;
+    if let Some(process) = unreached {
+        process.kill();
+        let _ = tokio::time::timeout(GOODBYE, process.ended()).await;
+    }
     let mut left = if made {
         empty(&env, &key, &record, &folder, link.clone(), force).await
     } else {
@@ -247,6 +256,7 @@ async fn kill(link: &Link) {
 async fn gone(link: &Link) {
     let process = link.client.process().clone();
     tokio::select! {
+        biased;
         () = process.ended() => {}
         () = link.client.closed(), if process.is_fake() => {}
     }

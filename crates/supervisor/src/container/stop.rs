@@ -101,6 +101,7 @@ async fn ended_by(
     };
     tokio::time::timeout(patience, async {
         tokio::select! {
+            biased;
             exit = handle.ended(None) => exit,
             never = sending => never,
         }

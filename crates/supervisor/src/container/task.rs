@@ -14,6 +14,7 @@ use super::exits::{self, Ending, Unsaid};
 use super::remove::Removed;
 use super::{Change, FACTS, Fact, Handle, Link, Snapshot, Starter, WISHES, Wish};
 use crate::Error;
+use crate::deps::ShimProcess;
 use crate::env::{Env, History};
 use crate::gate::Permit;
 use crate::reply::Reply;
@@ -33,6 +34,12 @@ pub(crate) struct Task {
     pub(super) oom_kills: u64,
     /// Of these somebody was told.
     pub(super) oom_told: u64,
+    /// By this daemon.
+    start_told: bool,
+    /// The record waits for events that the journal did not take yet.
+    pub(super) unsaved: bool,
+    /// Its shim, while there is no connection to it.
+    pub(super) unreached: Option<Arc<ShimProcess>>,
     pub(super) execs: BTreeMap<ExecId, Exec>,
     /// The init's end, once it was told.
     pub(super) exit: Option<ExitStatus>,
@@ -192,6 +199,9 @@ impl Task {
             cgroup: String::new(),
             oom_kills: 0,
             oom_told: 0,
+            start_told: false,
+            unsaved: false,
+            unreached: None,
             execs: BTreeMap::new(),
             exit: None,
             ending: None,
@@ -304,6 +314,7 @@ impl Task {
 
     /// What the table says to this input, done.
     pub(super) fn input(&mut self, input: Input, mut wish: Option<Wish>) {
+        crate::stage::asked(self.state, input);
         match step(self.state, input) {
             Verdict::Ignored => {
                 tracing::debug!(container = %self.key, state = %self.state, ?input, "a fact that came late");
@@ -315,11 +326,16 @@ impl Task {
                 }
             }
             Verdict::To(next, actions) => {
+                // What changes nothing is no news: whoever tries again on a change would do so for ever.
+                let same = |action: &Action| matches!(action, Action::Forward | Action::Thaw | Action::BeginStop);
+                let news = self.state != next || !actions.iter().all(same);
                 self.state = next;
                 for action in actions {
                     self.act(*action, &mut wish);
                 }
-                self.publish();
+                if news {
+                    self.publish();
+                }
             }
         }
     }
@@ -414,6 +430,11 @@ impl Task {
     }
 
     pub(super) fn save(&mut self) {
+        // The next daemon tells what the record does not say was told.
+        self.unsaved = !self.unsaid.is_empty();
+        if self.unsaved {
+            return;
+        }
         self.record.state = match self.state {
             State::Queued | State::Creating => StateRecord::Creating,
             State::Created | State::Starting => StateRecord::Created,
@@ -437,6 +458,10 @@ impl Task {
 
     /// An event about the container itself.
     pub(super) fn tell(&mut self, kind: EventKind) {
+        if kind == EventKind::Started && std::mem::replace(&mut self.start_told, true) {
+            // Learned from the shim's record before the answer came.
+            return;
+        }
         let stages = if kind == EventKind::Started {
             self.stages()
         } else {

@@ -90,6 +90,7 @@ impl Client {
         tokio::spawn(async move {
             let (reader, writer) = tokio::io::split(stream);
             let why = tokio::select! {
+                biased;
                 why = write(writer, queue, generation) => why,
                 why = read(reader, &shared, &sink) => why,
                 () = process.ended() => "its process has ended".into(),
