@@ -143,7 +143,10 @@ impl Task {
                 match exit.filter(|e| e.incarnation == self.record.incarnation) {
                     // Told before or not: the shim itself, if it comes back, need not say it again.
                     Some(exit) => self.stopped(exit.status(), exit_seq).await,
-                    None => self.state = self.recorded_state(),
+                    None => {
+                        self.tell_beginning().await;
+                        self.state = self.recorded_state();
+                    }
                 }
                 self.relink(process);
                 return self.publish();
@@ -236,12 +239,16 @@ impl Task {
     }
 
     pub(super) fn is_behind(&self) -> bool {
+        if self.caught_up {
+            return false;
+        }
         matches!(self.record.state, StateRecord::Creating)
             || (self.record.state == StateRecord::Created && self.record.started_at != 0)
     }
 
     /// Once: the record says so only when the journal has taken it.
     pub(super) fn catch_up(&mut self, told: &Told) {
+        self.caught_up = true;
         if self.record.state == StateRecord::Creating {
             self.tell_unless(told, EventKind::Created);
         }

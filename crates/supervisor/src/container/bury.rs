@@ -36,6 +36,7 @@ impl Task {
     pub(super) fn relink(&mut self, process: Arc<ShimProcess>) {
         let Some(folder) = self.folder.clone() else { return };
         self.unreached = Some(process.clone());
+        let behind = self.is_behind();
         let (env, key, facts) = (self.env.clone(), self.key.clone(), self.facts_in.clone());
         self.beside(async move {
             let mut pause = RETRY.0;
@@ -46,7 +47,7 @@ impl Task {
                 match answering(&env, &folder, process.clone(), &facts).await {
                     Ok((link, answer)) => {
                         let history = History::default();
-                        if answer.processes.iter().any(|p| !p.exec_id.is_empty()) {
+                        if behind || answer.processes.iter().any(|p| !p.exec_id.is_empty()) {
                             env.told(&history).await;
                         }
                         return Fact::Relinked(Some((link, answer, history)));
@@ -75,6 +76,14 @@ impl Task {
             Some((link, answer, history)) => {
                 // What this daemon did not know because its shim was mute when it was adopted, or sent over the lost connection.
                 self.take_on_execs(&link, &answer, &history);
+                let init = answer.processes.iter().find(|p| p.exec_id.is_empty());
+                if let (Some(init), Some(told)) = (init.filter(|_| self.is_behind()), history.get()) {
+                    self.pid = init.pid;
+                    if self.record.started_at == 0 {
+                        self.record.started_at = init.started_at;
+                    }
+                    self.catch_up(told);
+                }
                 let client = link.client.clone();
                 let lost = link.client.is_gone().then_some(link.number);
                 self.link = Some(link);

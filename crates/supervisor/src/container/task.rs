@@ -36,6 +36,8 @@ pub(crate) struct Task {
     pub(super) oom_told: u64,
     /// By this daemon.
     start_told: bool,
+    /// What an earlier daemon could not tell of its beginning was told.
+    pub(super) caught_up: bool,
     /// The record waits for events that the journal did not take yet.
     pub(super) unsaved: bool,
     /// Its shim, while there is no connection to it.
@@ -200,6 +202,7 @@ impl Task {
             oom_kills: 0,
             oom_told: 0,
             start_told: false,
+            caught_up: false,
             unsaved: false,
             unreached: None,
             execs: BTreeMap::new(),
