@@ -19,10 +19,10 @@ const SLOW: Duration = Duration::from_secs(3);
 #[derive(Parser)]
 #[command(about = "The supervisor in a simulated world: a seed decides every delay, crash and lost message")]
 struct Args {
-    /// Schedules, with the seeds from --seed on
+    /// So many, from --seed on
     #[arg(long, default_value_t = 100_000)]
-    schedules: u64,
-    /// The first seed [default: from the clock, printed]; with --schedules 1 its trace is printed
+    seeds: u64,
+    /// The first seed [default: from the clock, printed]; with --seeds 1 its trace is printed
     #[arg(long)]
     seed: Option<u64>,
     /// Threads [default: one a processor]
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let first = args
         .seed
         .unwrap_or_else(|| clock().map_or(1, |now| u64::from(now.subsec_nanos()) << 20));
-    println!("simulate: {} schedules from seed {first} on", args.schedules);
+    println!("simulate: {} schedules from seed {first} on", args.seeds);
     if !fail::has_failpoints() {
         println!("simulate: built without fail points: crashes happen at awaits alone, and cells are not counted");
     }
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
                 let mut seen = HashSet::new();
                 while !stop.load(Ordering::Relaxed) {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= args.schedules {
+                    if at >= args.seeds {
                         break;
                     }
                     let seed = first.wrapping_add(at);
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
                             failures.push(seed);
                             stop.fetch_or(failures.len() >= args.failures, Ordering::Relaxed);
                         }
-                    } else if args.schedules == 1 {
+                    } else if args.seeds == 1 {
                         report.trace.iter().for_each(|line| println!("{line}"));
                     }
                 }
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
     }
     println!(
         "simulate: {} schedules, {} crashes, {} events, {} cells of the table in {:.1} s: nothing lost, nothing wrong, nothing left",
-        args.schedules,
+        args.seeds,
         crashes.into_inner(),
         events.into_inner(),
         visited.len(),
@@ -126,5 +126,5 @@ fn explain(seed: u64) {
         .iter()
         .for_each(|problem| println!("problem: {problem}"));
     report.trace.iter().for_each(|line| println!("  {line}"));
-    println!("simulate: again: ./dev simulate --schedules 1 --seed {seed}");
+    println!("simulate: again: ./dev simulate --seeds 1 --seed {seed}");
 }

@@ -8,7 +8,7 @@ use berth_simulation::schedule::Schedule;
 use berth_simulation::{cells, run};
 
 /// `./dev simulate` runs more of them, from any seed.
-const SCHEDULES: u64 = 450;
+const SCHEDULES: u64 = 1200;
 
 #[test]
 fn the_books_balance() {
@@ -40,7 +40,7 @@ fn the_books_balance() {
     let failed = failed.into_inner().unwrap();
     assert!(
         failed.is_empty(),
-        "./dev simulate --schedules 1 --seed S shrinks and explains: {failed:#?}"
+        "./dev simulate --seeds 1 --seed S shrinks and explains: {failed:#?}"
     );
     let visited = visited.into_inner().unwrap();
     let wrong: Vec<_> = visited

@@ -63,6 +63,7 @@ impl Task {
             Err(error) => return self.broken(&error).await,
         }
         self.record = record;
+        self.to_catch_up.get_or_insert(self.incarnation);
         self.pid = shim.as_ref().and_then(|s| s.init).map_or(0, |init| init.pid);
         if let Some(shim) = &shim {
             self.cgroup = shim.cgroup.clone();
@@ -90,6 +91,7 @@ impl Task {
             }
             Verdict::Lost { .. } => {
                 self.state = self.recorded_state();
+                self.tell_beginning().await;
                 self.publish();
                 self.bury();
             }
@@ -228,27 +230,32 @@ impl Task {
         self.input(Input::DeleteForce, None);
     }
 
-    /// What the record does not say was told of its creation and start.
+    /// What the record does not say was told of its creation and start; nothing, if it may not have been made.
     async fn tell_beginning(&mut self) {
-        if !self.is_behind() || self.pid == 0 {
+        if !self.is_behind() {
             return;
         }
         let (env, history) = (self.env.clone(), self.history.clone());
         let told = env.told(&history).await;
-        self.catch_up(told);
+        if self.pid != 0 || told.has(self.incarnation, None, EventKind::Created) {
+            self.catch_up(told);
+        }
     }
 
     pub(super) fn is_behind(&self) -> bool {
-        if self.caught_up {
-            return false;
-        }
-        matches!(self.record.state, StateRecord::Creating)
-            || (self.record.state == StateRecord::Created && self.record.started_at != 0)
+        self.to_catch_up == Some(self.incarnation)
+            && (self.record.state == StateRecord::Creating
+                || (self.record.state == StateRecord::Created && self.record.started_at != 0))
+    }
+
+    /// It is in no event, and may be nothing but a record.
+    pub(super) fn is_unheard_of(&self) -> bool {
+        self.is_behind() && self.record.state == StateRecord::Creating
     }
 
     /// Once: the record says so only when the journal has taken it.
     pub(super) fn catch_up(&mut self, told: &Told) {
-        self.caught_up = true;
+        self.to_catch_up = None;
         if self.record.state == StateRecord::Creating {
             self.tell_unless(told, EventKind::Created);
         }

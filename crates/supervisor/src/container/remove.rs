@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use berth_core::{ContainerKey, EventKind, ExitReason};
+use berth_core::{ContainerKey, EventKind, ExitReason, ExitStatus, Incarnation};
 use berth_record::{ContainerRecord, Folder};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
@@ -299,17 +299,15 @@ pub(crate) fn expect(env: &Arc<Env>, tomb: &Tomb) {
 
 /// One that an earlier daemon buried: it may have died before it could tell.
 pub(crate) async fn resume(env: Arc<Env>, tomb: Tomb, history: History) {
-    tell_deleted(&env, &tomb, &history).await;
+    tell_end(&env, &tomb, &history).await;
     drop(history);
     clean_up(env, tomb, Duration::ZERO).await;
 }
 
-async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb, history: &History) {
-    let record = tomb
-        .open(&env.layout)
-        .ok()
-        .and_then(|folder| folder.container().ok().flatten());
-    let Some(Ok(incarnation)) = record.map(|record| record.incarnation.parse()) else {
+async fn tell_end(env: &Arc<Env>, tomb: &Tomb, history: &History) {
+    let folder = tomb.open(&env.layout).ok();
+    let record = folder.as_ref().and_then(|folder| folder.container().ok().flatten());
+    let Some(Ok(incarnation)) = record.map(|record| record.incarnation.parse::<Incarnation>()) else {
         return;
     };
     let told = env.told(history).await;
@@ -328,6 +326,34 @@ async fn tell_deleted(env: &Arc<Env>, tomb: &Tomb, history: &History) {
         message: String::new(),
         oom_kills: 0,
     };
+    let numbered = folder.as_ref().and_then(|folder| folder.exit_seq().ok().flatten());
+    if numbered.is_none() && told.exit(incarnation, None).is_none() {
+        // The removal ended it, and no news of that came before its daemon died.
+        let recorded = folder.and_then(|folder| folder.exit().ok().flatten());
+        let recorded = recorded.filter(|exit| exit.incarnation == incarnation.to_string());
+        let pid = recorded.as_ref().map_or(0, |exit| exit.pid);
+        let status = recorded.map_or_else(
+            || {
+                ExitStatus::lost(
+                    event.at,
+                    "it was deleted without its shim, so how it ended is not known",
+                )
+            },
+            |exit| exit.status(),
+        );
+        let exited = NewEvent {
+            at: status.exited_at,
+            kind: EventKind::Exited,
+            pid,
+            exit: Some(status),
+            ..event.clone()
+        };
+        publish(env, exited).await;
+    }
+    publish(env, event).await;
+}
+
+async fn publish(env: &Env, event: NewEvent) {
     // The bus logs why.
     while env.bus.publish(event.clone()).is_err() {
         // A deadline for the wait.

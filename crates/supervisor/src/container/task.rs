@@ -34,10 +34,10 @@ pub(crate) struct Task {
     pub(super) oom_kills: u64,
     /// Of these somebody was told.
     pub(super) oom_told: u64,
-    /// By this daemon.
-    start_told: bool,
-    /// What an earlier daemon could not tell of its beginning was told.
-    pub(super) caught_up: bool,
+    /// Whose start this daemon told.
+    start_told: Option<Incarnation>,
+    /// Which an earlier daemon left, and of whose beginning it may not have told everything.
+    pub(super) to_catch_up: Option<Incarnation>,
     /// The record waits for events that the journal did not take yet.
     pub(super) unsaved: bool,
     /// Its shim, while there is no connection to it.
@@ -201,8 +201,8 @@ impl Task {
             cgroup: String::new(),
             oom_kills: 0,
             oom_told: 0,
-            start_told: false,
-            caught_up: false,
+            start_told: None,
+            to_catch_up: None,
             unsaved: false,
             unreached: None,
             execs: BTreeMap::new(),
@@ -375,7 +375,9 @@ impl Task {
             Action::TellPaused => self.tell(EventKind::Paused),
             Action::TellResumed => self.tell(EventKind::Resumed),
             Action::TellDeleted => {
-                self.tell(EventKind::Deleted);
+                if !self.is_unheard_of() {
+                    self.tell(EventKind::Deleted);
+                }
                 stage!("delete.told");
             }
             Action::TellExit => self.tell_exit(),
@@ -461,7 +463,7 @@ impl Task {
 
     /// An event about the container itself.
     pub(super) fn tell(&mut self, kind: EventKind) {
-        if kind == EventKind::Started && std::mem::replace(&mut self.start_told, true) {
+        if kind == EventKind::Started && self.start_told.replace(self.incarnation) == Some(self.incarnation) {
             // Learned from the shim's record before the answer came.
             return;
         }
