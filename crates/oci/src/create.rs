@@ -20,7 +20,7 @@ use crate::error::{Context, OciError};
 use crate::hooks;
 use crate::init::{self, Inside};
 use crate::netdev;
-use crate::plan::Plan;
+use crate::plan::{OwnNamespaces, Plan};
 use crate::process as process_settings;
 use crate::rdt;
 use crate::seccomp::Filter;
@@ -195,18 +195,20 @@ fn make_process(
         container_id: options.id,
     };
     let mut cradle = None;
-    let (pid, pidfd, ours) = if plan.joins_users {
+    let (pid, pidfd, ours, own) = if plan.joins_users {
         let (pid, pidfd) = between::make_init(plan, sibling, || inside(theirs))?;
-        (pid, pidfd, ours)
+        (pid, pidfd, ours, None)
     } else {
         // What only a child can take on is joined here; the rest the init process joins itself, so that the caller keeps its
         // own view of /proc. With a user namespace of its own it could not: then everything is joined before.
         cradle = cgroups.cradle()?;
-        plan.join(if plan.maps_users {
+        let before = if plan.maps_users {
             Namespaces::ALL
         } else {
             Plan::JOINED_BEFORE
-        })?;
+        };
+        let own = plan.own(before)?;
+        plan.join(before)?;
         let clone = CloneOptions {
             namespaces: plan.at_clone()?,
             sibling,
@@ -214,19 +216,19 @@ fn make_process(
         };
         match namespaces::clone_process(clone).step("clone", "init process")? {
             Cloned::Child => {
-                drop((ours, cradle));
+                drop((ours, cradle, own));
                 init::run(inside(theirs))
             }
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);
-                (pid, pidfd, ours)
+                (pid, pidfd, ours, Some(own))
             }
         }
     };
     let mut channel = ours;
     let outside = cradle.is_none().then_some(cgroups);
-    let attended = plan
-        .own_time()
+    let attended = own
+        .map_or(Ok(()), OwnNamespaces::rejoin)
         .and_then(|()| attend(spec, bundle, plan, outside, (pid, &pidfd), to_init, &mut channel));
     match attended.and_then(|()| start_time(pid, &pidfd)) {
         Ok(start_time) => Ok(Init {

@@ -260,8 +260,6 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     channel.expect(&Message::Joined)?;
     join(inside.init, inside.namespaces, inside.container)?;
     limits::new_session().step("start", "session")?;
-    // Not the keys of whoever calls.
-    session_keyring(inside.container, *maps_users)?;
     if inside.namespaces.contains(Namespaces::MOUNT) {
         let root = berth_sys::inroot::open_host_dir(Path::new("/")).step("open", "/")?;
         guard::own_null(root.as_fd())?;
@@ -270,6 +268,8 @@ fn become_process(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         credentials::set_uid(0).step("become", "root of the user namespace")?;
         credentials::set_groups(0, &[]).step("become", "root of the user namespace")?;
     }
+    // Not the keys of whoever calls, but the container's: it is found by its name.
+    session_keyring(inside.container)?;
     if let Some(socket) = &options.console {
         console::set_up_exec(socket.as_fd(), process)?;
     }

@@ -106,7 +106,10 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
         namespaces::unshare(Namespaces::CGROUP).step("unshare", "cgroup namespace")?;
     }
     if inside.new_keyring {
-        session_keyring(inside.container_id, plan.maps_users)?;
+        if let Some(keyring) = session_keyring(inside.container_id)? {
+            let allowed = credentials::allow_keyring_search(keyring, plan.maps_users);
+            allowed.step("set permissions of", "session keyring")?;
+        }
     }
     if plan.new.contains(Namespaces::NET) {
         namespaces::loopback_up().step("bring up", "lo")?;
@@ -183,14 +186,12 @@ fn finish(inside: &mut Inside<'_>, process: &Process) -> Result<Infallible, OciE
     last.execute(&command, &mut inside.channel)
 }
 
-/// `maps_users`: the container has a user namespace.
-pub(crate) fn session_keyring(id: &str, maps_users: bool) -> Result<(), OciError> {
+/// Joins the container's session keyring, which is made if there is none of that name.
+pub(crate) fn session_keyring(id: &str) -> Result<Option<i32>, OciError> {
     match credentials::new_session_keyring(&format!("_ses.{id}")) {
-        Ok(serial) => {
-            credentials::allow_keyring_search(serial, maps_users).step("set permissions of", "session keyring")
-        }
+        Ok(serial) => Ok(Some(serial)),
         // A kernel without keyrings, or a quota that is used up: runc goes on too.
-        Err(error) if matches!(error.raw_os_error(), Some(libc_errno::ENOSYS | libc_errno::EDQUOT)) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc_errno::ENOSYS | libc_errno::EDQUOT)) => Ok(None),
         Err(error) => Err(error).step("join", "session keyring"),
     }
 }

@@ -1,6 +1,7 @@
 //! What has to be done for one spec, worked out before anything is made: namespaces new and old, what must wait for what.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -195,6 +196,19 @@ pub(crate) fn number_list(text: &str) -> Option<Vec<usize>> {
     Some(all)
 }
 
+/// What the caller comes back to: what it makes from then on, hooks above all, is the runtime's and not the container's.
+#[derive(Debug)]
+pub(crate) struct OwnNamespaces(Vec<(Namespaces, File)>);
+
+impl OwnNamespaces {
+    pub(crate) fn rejoin(self) -> Result<(), OciError> {
+        for (kind, own) in self.0 {
+            namespaces::join(own.as_fd(), kind).step("return to", format!("own {} namespace", file_name(kind)))?;
+        }
+        Ok(())
+    }
+}
+
 impl Plan {
     /// Namespaces that a process gets at its making.
     pub(crate) const JOINED_BEFORE: Namespaces = Namespaces::PID.union(Namespaces::TIME);
@@ -218,14 +232,16 @@ impl Plan {
         Ok(new.without(Namespaces::TIME))
     }
 
-    /// After [`Plan::at_clone`] and the clone: what the caller makes from now on, hooks above all, has its own time again.
-    pub(crate) fn own_time(&self) -> Result<(), OciError> {
-        const OWN: &str = "/proc/self/ns/time";
-        if self.time_offsets.is_empty() {
-            return Ok(());
-        }
-        let own = std::fs::File::open(OWN).step("open", OWN)?;
-        namespaces::join(own.as_fd(), Namespaces::TIME).step("join", OWN)
+    /// The caller's own namespaces of those `kinds` that it is about to leave, to make the init in the container's.
+    pub(crate) fn own(&self, kinds: Namespaces) -> Result<OwnNamespaces, OciError> {
+        let made = (!self.time_offsets.is_empty()).then_some(Namespaces::TIME);
+        let joined = self.join.iter().map(|(kind, _, _)| *kind);
+        let left = joined.filter(|kind| kinds.contains(*kind)).chain(made);
+        let open = |kind| {
+            let path = format!("/proc/self/ns/{}", file_name(kind));
+            Ok((kind, File::open(&path).step("open", &path)?))
+        };
+        left.map(open).collect::<Result<_, _>>().map(OwnNamespaces)
     }
 
     /// The namespace of that kind that the container joins.
@@ -345,6 +361,20 @@ pub(crate) fn kinds(spec: &Spec) -> Namespaces {
     let all = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     let kinds = all.into_iter().flatten().map(|one| kind(one.typ()));
     kinds.fold(Namespaces::empty(), Namespaces::union)
+}
+
+/// Below /proc/PID/ns.
+fn file_name(kind: Namespaces) -> &'static str {
+    match kind {
+        Namespaces::MOUNT => "mnt",
+        Namespaces::CGROUP => "cgroup",
+        Namespaces::UTS => "uts",
+        Namespaces::IPC => "ipc",
+        Namespaces::USER => "user",
+        Namespaces::PID => "pid",
+        Namespaces::NET => "net",
+        _ => "time",
+    }
 }
 
 pub(crate) fn kind(kind: LinuxNamespaceType) -> Namespaces {

@@ -227,6 +227,11 @@ fn look_up(name: &str, path: &str, cwd: &Path) -> Result<PathBuf, OciError> {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OciError::CommandNotFound {
             command: name.to_owned(),
         },
+        // In the words of older runtimes too: docker before 23 knows no others.
+        io::ErrorKind::IsADirectory => OciError::CommandNotExecutable {
+            command: name.to_owned(),
+            source: io::Error::new(io::ErrorKind::IsADirectory, "is a directory: permission denied"),
+        },
         _ => OciError::CommandNotExecutable {
             command: name.to_owned(),
             source,
@@ -335,9 +340,10 @@ mod test {
                 .exit_code(),
             127
         );
+        let folder = look_up("/etc", "", Path::new("/")).expect_err("a folder");
         assert_eq!(
-            look_up("/etc", "", Path::new("/")).expect_err("a folder").exit_code(),
-            126
+            (folder.exit_code(), folder.to_string().as_str()),
+            (126, "exec: \"/etc\": is a directory: permission denied")
         );
         assert_eq!(
             look_up("sh", "/nowhere:/bin", Path::new("/")).expect("found"),

@@ -38,6 +38,59 @@ async fn the_second_container_joins_the_user_namespace_of_the_first() {
     }
 }
 
+/// A hook of the runtime is in the runtime's namespaces, whatever the container joins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hooks_of_one_that_joins_are_in_the_runtimes_namespaces() {
+    let d = Daemon::start(Runtime::Embedded).await;
+    let pid = d.run(&d.sleeper("first")).await;
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    for users in [false, true] {
+        let joining = |c: &mut Value| {
+            // A user namespace mounts only a /proc whose processes are its own.
+            let kinds = [("network", "net"), ("ipc", "ipc"), ("pid", "pid")];
+            for (name, kind) in kinds.into_iter().take(if users { 2 } else { 3 }) {
+                namespaces(c).retain(|one| one["type"] != name);
+                namespaces(c).push(json!({ "type": name, "path": format!("/proc/{pid}/ns/{kind}") }));
+            }
+            if users {
+                (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map.clone());
+                namespaces(c).push(json!({ "type": "user" }));
+            }
+        };
+        let id = format!("joins-{users}");
+        let seen = d.dir.join(&id);
+        let line = format!("readlink /proc/self/ns/* > {}", seen.display());
+        let exit = d
+            .run_to_end(&d.sh(&id, "exit 4").edit(joining).hook("prestart", &line))
+            .await;
+        assert_eq!(exit.code, 4, "{exit:?}");
+        let own = [
+            "cgroup", "ipc", "mnt", "net", "pid", "pid", "time", "time", "user", "uts",
+        ]
+        .map(|kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace"))
+        .map(|link| format!("{}\n", link.display()));
+        assert_eq!(std::fs::read_to_string(seen).expect("the hook has run"), own.concat());
+    }
+    d.signal("first", "KILL").await;
+    assert_eq!(d.wait("first").await.signal, 9);
+}
+
+/// In a user namespace the keyring of the init is the namespace's root's, and an exec joins it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exec_in_a_user_namespace_joins_the_keyring() {
+    let d = Daemon::start(Runtime::Embedded).await;
+    let mapped = d.sleeper("mapped").edit(|c| {
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+        (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map);
+        namespaces(c).push(json!({ "type": "user" }));
+    });
+    d.run(&mapped).await;
+    d.exec("mapped", "e", "exit 6").await;
+    assert_eq!(d.wait_exec("mapped", "e").await.code, 6);
+    d.signal("mapped", "KILL").await;
+    assert_eq!(d.wait("mapped").await.signal, 9);
+}
+
 fn namespaces(config: &mut Value) -> &mut Vec<Value> {
     config["linux"]["namespaces"].as_array_mut().expect("namespaces")
 }
