@@ -282,9 +282,17 @@ impl supervisor_server::Supervisor for Service {
         let subject = subject("update", &request);
         self.call(&subject, deadline, async {
             let (key, request_id) = address(&subject, &request, &request.request_id)?;
-            self.supervisor
-                .update(key, request::update(&subject, request)?, request_id)
-                .await?;
+            let policy = match request.restart {
+                None => None,
+                Some(policy) => Some(request::restart(&subject, "restart", policy, request.restart_max)?),
+            };
+            if policy.is_none() || request.resources.is_some() || !request.resources_json.is_empty() {
+                let update = request::update(&subject, request)?;
+                self.supervisor.update(key.clone(), update, request_id.clone()).await?;
+            }
+            if let Some(policy) = policy {
+                self.supervisor.set_restart(key, policy, request_id).await?;
+            }
             Ok(v1::UpdateResponse {})
         })
         .await

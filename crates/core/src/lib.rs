@@ -9,6 +9,7 @@ mod exit;
 mod id;
 pub mod queue;
 pub mod request;
+pub mod restart;
 mod signal;
 pub mod state;
 mod stdio;
@@ -18,6 +19,7 @@ pub use event::{Cursor, EventKind};
 pub use exit::{ExitReason, ExitStatus};
 pub use id::{ContainerId, ContainerKey, ExecId, Incarnation, Namespace};
 pub use request::RequestId;
+pub use restart::RestartPolicy;
 pub use signal::Signal;
 pub use stdio::{
     FifoSpec, LogDefaults, LogFormat, LogPolicy, LogSpec, LoggerSpec, Stdio, StdioTo, Stream, TerminalSize,

@@ -1,6 +1,7 @@
 //! The daemon's life: open the supervisor, listen, serve, hear signals, drain.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::Api;
@@ -68,6 +69,7 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     );
     let (hang_up, hung_up) = oneshot::channel::<()>();
     let (meta, content) = stores::open(&config.root).await?;
+    supervisor.keep_in(Arc::new(stores::Kept(meta.clone())));
     let shims = listen::beside(&config.ttrpc_address);
     let has_shims = shims.is_some();
     let api = Api::new(supervisor.clone(), meta, content).with_shims(shims);

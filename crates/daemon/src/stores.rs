@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use berth_content::Store;
+use berth_core::ContainerKey;
 use berth_meta::Meta;
+use berth_supervisor::{BoxFuture, Keep};
 
 use crate::error::Error;
 
@@ -29,4 +31,32 @@ pub async fn open(root: &Path) -> Result<(Meta, Store), Error> {
         Ok((opened.meta, content))
     });
     opened.await.map_err(|error| Error::Serve(error.to_string()))?
+}
+
+/// Containers with a restart policy, kept in the database.
+pub struct Kept(pub Meta);
+
+impl Keep for Kept {
+    fn load(&self) -> BoxFuture<'_, Vec<(ContainerKey, Vec<u8>)>> {
+        Box::pin(async {
+            let kept = self.0.call(|tables| tables.kept()).await;
+            kept.unwrap_or_else(|error| {
+                tracing::error!(%error, "what is to be restarted can't be read");
+                Vec::new()
+            })
+        })
+    }
+
+    fn write(&self, changes: Vec<(ContainerKey, Option<Vec<u8>>)>) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let work = move |tables: &berth_meta::Tables<'_>| {
+                changes
+                    .iter()
+                    .try_for_each(|(key, record)| tables.keep(key, record.as_deref()))
+            };
+            let done = self.0.call(work).await;
+            // The database's thread logs why.
+            done.is_ok()
+        })
+    }
 }

@@ -61,6 +61,13 @@ INSERT INTO about VALUES ('uuid', lower(hex(randomblob(4)) || '-' || hex(randomb
     || '-a' || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6))));
 ";
 
+/// Added since the first version; an older berthd does not look at it.
+const ADDED: &str = "
+CREATE TABLE IF NOT EXISTS kept (
+    namespace TEXT NOT NULL, id TEXT NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (namespace, id)) WITHOUT ROWID;
+";
+
 pub struct Opened {
     pub meta: Meta,
     /// What was there and could not be used.
@@ -162,6 +169,7 @@ fn connect(path: &Path) -> Result<Connection, Problem> {
             )));
         }
     }
+    connection.execute_batch(ADDED)?;
     Ok(connection)
 }
 

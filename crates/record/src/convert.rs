@@ -1,11 +1,17 @@
 //! Between the records and the domain's types; each direction once.
 
+use std::time::Duration;
+
+use berth_core::restart::{RestartPolicy, Restarts};
 use berth_core::{
     ContainerKey, ExitReason, ExitStatus, FifoSpec, LogFormat, LogPolicy, LogSpec, LoggerSpec, Signal, Stdio, StdioTo,
     TerminalSize,
 };
 
-use crate::types::{ContainerRecord, ExitRecord, FormatRecord, PolicyRecord, ReasonRecord, StdioRecord, StdioToRecord};
+use crate::types::{
+    ContainerRecord, ExitRecord, FormatRecord, PolicyRecord, ReasonRecord, RestartPolicyRecord, RestartRecord,
+    StdioRecord, StdioToRecord,
+};
 
 /// A record's message must fit the reserved space.
 const MAX_MESSAGE: usize = 1024;
@@ -19,6 +25,44 @@ impl ContainerRecord {
         } else {
             ContainerKey::parse(&self.namespace, &self.id).ok()
         }
+    }
+}
+
+impl RestartRecord {
+    #[must_use]
+    pub fn policy(&self) -> RestartPolicy {
+        match self.policy {
+            RestartPolicyRecord::No => RestartPolicy::No,
+            RestartPolicyRecord::OnFailure => RestartPolicy::OnFailure { max: self.max },
+            RestartPolicyRecord::Always => RestartPolicy::Always,
+            RestartPolicyRecord::UnlessStopped => RestartPolicy::UnlessStopped,
+        }
+    }
+
+    pub fn set_policy(&mut self, policy: RestartPolicy) {
+        (self.policy, self.max) = match policy {
+            RestartPolicy::No => (RestartPolicyRecord::No, 0),
+            RestartPolicy::OnFailure { max } => (RestartPolicyRecord::OnFailure, max),
+            RestartPolicy::Always => (RestartPolicyRecord::Always, 0),
+            RestartPolicy::UnlessStopped => (RestartPolicyRecord::UnlessStopped, 0),
+        };
+    }
+
+    #[must_use]
+    pub fn restarts(&self) -> Restarts {
+        Restarts {
+            count: self.count,
+            failures: self.failures,
+            pause: Duration::from_millis(self.pause_ms),
+            stopped: self.stopped,
+        }
+    }
+
+    pub fn set_restarts(&mut self, restarts: Restarts) {
+        self.count = restarts.count;
+        self.failures = restarts.failures;
+        self.pause_ms = u64::try_from(restarts.pause.as_millis()).unwrap_or(u64::MAX);
+        self.stopped = restarts.stopped;
     }
 }
 

@@ -25,5 +25,6 @@ pub use layout::{FILTERS, Layout, Lock, folder_name, parse_folder_name};
 pub use scan::{Index, Loaded, Verdict, judge, known, load, scan};
 pub use types::{
     ContainerRecord, DriverKind, ExecRecord, ExitRecord, FormatRecord, PolicyRecord, ProcessRecord, ReasonRecord,
-    RuntimeRecord, ShimRecord, ShimState, StageRecord, StateRecord, StdioRecord, StdioToRecord,
+    RestartPolicyRecord, RestartRecord, RuntimeRecord, ShimRecord, ShimState, StageRecord, StateRecord, StdioRecord,
+    StdioToRecord,
 };

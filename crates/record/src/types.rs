@@ -43,6 +43,41 @@ pub struct ContainerRecord {
     pub undoing: bool,
     /// Stages of the start and their times, for Get.
     pub stages: Vec<StageRecord>,
+    pub restart: RestartRecord,
+}
+
+/// The restart policy, and how it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartRecord {
+    pub policy: RestartPolicyRecord,
+    /// Of `on_failure`; 0 = any number.
+    pub max: u32,
+    pub count: u32,
+    pub failures: u32,
+    /// The last one before a restart.
+    pub pause_ms: u64,
+    /// Somebody asked for its end.
+    pub stopped: bool,
+    /// Incarnation whose end was looked at, and in which boot.
+    pub decided_for: String,
+    pub decided_boot: String,
+    /// Nanoseconds since 1970; 0 = it stays ended.
+    pub due_at: i64,
+    /// That end.
+    pub last: Option<ExitRecord>,
+    /// It makes room for its next life: not deleted.
+    pub replaced: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicyRecord {
+    #[default]
+    No,
+    OnFailure,
+    Always,
+    UnlessStopped,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

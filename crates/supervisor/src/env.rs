@@ -36,6 +36,7 @@ pub(crate) struct Env {
     pub(crate) gate: Gate,
     pub(crate) calls: Calls,
     pub(crate) registry: Registry,
+    pub(crate) kept: crate::kept::Kept,
     pub(crate) counters: Mutex<Counters>,
     /// No new starts.
     pub(crate) closing: AtomicBool,

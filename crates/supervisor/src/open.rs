@@ -90,6 +90,7 @@ impl Supervisor {
             gate,
             calls: Calls::default(),
             registry: Registry::default(),
+            kept: crate::kept::Kept::default(),
             counters: Mutex::new(Counters::default()),
             closing: false.into(),
             // One for this function, so that it is not zero before the index is complete.

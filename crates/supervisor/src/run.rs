@@ -110,7 +110,7 @@ impl Supervisor {
         let incarnation = berth_record::random::incarnation()
             .map_err(|e| Error::new(ErrorCode::Internal, operation, key, e.to_string()))?;
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        let record = ContainerRecord {
+        let mut record = ContainerRecord {
             namespace: key.namespace.to_string(),
             id: key.id.to_string(),
             incarnation: incarnation.to_string(),
@@ -128,6 +128,7 @@ impl Supervisor {
             created_at: env.clock.now(),
             ..ContainerRecord::default()
         };
+        record.restart.set_policy(spec.restart);
         Ok((incarnation, record))
     }
 

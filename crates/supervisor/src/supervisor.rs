@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_core::{
-    ContainerKey, Cursor, ErrorCode, ExecId, ExitStatus, Incarnation, Namespace, RequestId, Signal, TerminalSize,
+    ContainerKey, Cursor, ErrorCode, ExecId, ExitStatus, Incarnation, Namespace, RequestId, RestartPolicy, Signal,
+    TerminalSize,
 };
 use berth_record::{Folder, Lock};
 use berth_wire::shim as wire;
@@ -49,6 +50,7 @@ pub(crate) struct Methods {
     pause: Requests<()>,
     resume: Requests<()>,
     update: Requests<()>,
+    policy: Requests<()>,
     resize: Requests<()>,
     close_stdin: Requests<()>,
     attach: Requests<Arc<Folder>>,
@@ -71,6 +73,7 @@ impl Methods {
             pause: Requests::new("pause"),
             resume: Requests::new("resume"),
             update: Requests::new("update"),
+            policy: Requests::new("update"),
             resize: Requests::new("resize-terminal"),
             close_stdin: Requests::new("close-stdin"),
             attach: Requests::new("attach"),
@@ -289,6 +292,20 @@ impl Supervisor {
         };
         self.ask(&self.methods().update, &key, request, |reply| Wish::Update {
             resources,
+            reply,
+        })
+        .await
+    }
+
+    /// Another restart policy, from the next end on.
+    pub async fn set_restart(
+        &self,
+        key: ContainerKey,
+        policy: RestartPolicy,
+        request: Option<RequestId>,
+    ) -> Result<(), Error> {
+        self.ask(&self.methods().policy, &key, request, |reply| Wish::Policy {
+            policy,
             reply,
         })
         .await

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_core::{
-    ContainerKey, Cursor, EventKind, ExecId, ExitStatus, Incarnation, Namespace, Signal, Stdio, Stream, TerminalSize,
+    ContainerKey, Cursor, EventKind, ExecId, ExitStatus, Incarnation, Namespace, RestartPolicy, Signal, Stdio, Stream,
+    TerminalSize,
 };
 
 /// The whole of Run and Create. Only key and bundle must be chosen; `RunSpec::new` fills in the rest.
@@ -25,6 +26,7 @@ pub struct RunSpec {
     /// For a caller whose API hands over a spec in place of a bundle: the daemon makes one and removes it with the container.
     pub made: Option<MadeBundle>,
     pub runtime_options: RuntimeOptions,
+    pub restart: RestartPolicy,
 }
 
 /// What a bundle is made of.
@@ -73,6 +75,7 @@ impl RunSpec {
             start_timeout: None,
             made: None,
             runtime_options: RuntimeOptions::default(),
+            restart: RestartPolicy::No,
         }
     }
 }
@@ -195,6 +198,10 @@ pub struct ContainerView {
     pub log_dropped_bytes: u64,
     pub oom_kills: u64,
     pub stages: Vec<Stage>,
+    pub restart: RestartPolicy,
+    pub restart_count: u32,
+    /// When it is to be started again; 0 = it is not.
+    pub restart_at: i64,
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Answers, as messages.
 
-use berth_core::{EventKind, ExitReason, ExitStatus, Signal, Stream};
+use berth_core::{EventKind, ExitReason, ExitStatus, RestartPolicy, Signal, Stream};
 use berth_supervisor::{
     AttachOpened, AttachOutput, ContainerState, ContainerStats, ContainerView, Deleted, EventItem, ExecView, LogEntry,
     ProcessInfo, RuntimeInfo, Stage, StatsSample,
@@ -42,6 +42,7 @@ fn state(state: ContainerState) -> v1::ContainerState {
         ContainerState::Running => v1::ContainerState::Running,
         ContainerState::Paused => v1::ContainerState::Paused,
         ContainerState::Stopped => v1::ContainerState::Stopped,
+        ContainerState::Restarting => v1::ContainerState::Restarting,
         ContainerState::Deleting => v1::ContainerState::Deleting,
     }
 }
@@ -72,7 +73,17 @@ fn process(process: ProcessInfo) -> v1::ProcessInfo {
     }
 }
 
+fn restart(policy: RestartPolicy) -> (v1::RestartPolicy, u32) {
+    match policy {
+        RestartPolicy::No => (v1::RestartPolicy::No, 0),
+        RestartPolicy::OnFailure { max } => (v1::RestartPolicy::OnFailure, max),
+        RestartPolicy::Always => (v1::RestartPolicy::Always, 0),
+        RestartPolicy::UnlessStopped => (v1::RestartPolicy::UnlessStopped, 0),
+    }
+}
+
 pub fn container(view: ContainerView) -> v1::Container {
+    let (restart, restart_max) = restart(view.restart);
     v1::Container {
         namespace: view.key.namespace.to_string(),
         id: view.key.id.to_string(),
@@ -88,6 +99,10 @@ pub fn container(view: ContainerView) -> v1::Container {
         execs: view.execs.into_iter().map(exec).collect(),
         stdio: Some(super::stdio::stdio(view.stdio)),
         stop_signal: view.stop_signal.to_string(),
+        restart: restart.into(),
+        restart_max,
+        restart_count: view.restart_count,
+        restart_at: view.restart_at,
         stop_timeout_ms: u32::try_from(view.stop_timeout.as_millis()).unwrap_or(u32::MAX),
         shim_pid: view.shim_pid,
         processes: view.processes.into_iter().map(process).collect(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use berth_core::{ContainerId, ErrorCode, EventKind, LogSpec, Namespace, StdioTo, Stream};
+use berth_core::{ContainerId, ErrorCode, EventKind, LogSpec, Namespace, RestartPolicy, StdioTo, Stream};
 use berth_supervisor::{
     AttachInput, Error, EventQuery, ExecOverrides, ExecProcess, ExecSpec, LogQuery, Resources, Rlimit, RunSpec,
     RuntimeOptions, Since, StatsQuery, StopSpec, Update,
@@ -26,16 +26,7 @@ pub fn spec(subject: &Subject, spec: v1::ContainerSpec) -> Result<RunSpec, Error
         ));
     }
     let bundle = subject.absolute_path("container.bundle", &spec.bundle)?;
-    match v1::RestartPolicy::try_from(spec.restart) {
-        Ok(v1::RestartPolicy::Unspecified | v1::RestartPolicy::No) => {}
-        Ok(v1::RestartPolicy::OnFailure | v1::RestartPolicy::Always | v1::RestartPolicy::UnlessStopped) => {
-            return Err(subject.error(
-                ErrorCode::Unimplemented,
-                "container.restart: restart policies are not built yet",
-            ));
-        }
-        Err(_) => return Err(subject.refuse("container.restart", spec.restart, "a RestartPolicy, 0 to 4")),
-    }
+    let restart = restart(subject, "container.restart", spec.restart, spec.restart_max)?;
     if spec.init {
         return Err(subject.error(
             ErrorCode::Unimplemented,
@@ -67,7 +58,23 @@ pub fn spec(subject: &Subject, spec: v1::ContainerSpec) -> Result<RunSpec, Error
         start_timeout,
         made: None,
         runtime_options: RuntimeOptions::default(),
+        restart,
     })
+}
+
+/// `FIELD` and `FIELD_max`.
+pub fn restart(subject: &Subject, field: &str, policy: i32, max: u32) -> Result<RestartPolicy, Error> {
+    let policy = match v1::RestartPolicy::try_from(policy) {
+        Ok(v1::RestartPolicy::Unspecified | v1::RestartPolicy::No) => RestartPolicy::No,
+        Ok(v1::RestartPolicy::OnFailure) => return Ok(RestartPolicy::OnFailure { max }),
+        Ok(v1::RestartPolicy::Always) => RestartPolicy::Always,
+        Ok(v1::RestartPolicy::UnlessStopped) => RestartPolicy::UnlessStopped,
+        Err(_) => return Err(subject.refuse(field, policy, "a RestartPolicy, 0 to 4")),
+    };
+    match max {
+        0 => Ok(policy),
+        max => Err(subject.refuse(&format!("{field}_max"), max, "0 where the policy is not ON_FAILURE")),
+    }
 }
 
 fn labels(subject: &Subject, field: &str, labels: HashMap<String, String>) -> Result<BTreeMap<String, String>, Error> {

@@ -105,13 +105,21 @@ fn numbers_have_ranges() {
 
 #[test]
 fn what_is_not_built_yet_says_so() {
-    for change in [
-        (|s: &mut v1::ContainerSpec| s.init = true) as fn(&mut v1::ContainerSpec),
-        |s| s.restart = v1::RestartPolicy::Always.into(),
-    ] {
-        assert_eq!(run(change).expect_err("refused").code(), ErrorCode::Unimplemented);
-    }
-    assert!(run(|s| s.restart = v1::RestartPolicy::No.into()).is_ok());
+    let init = run(|s| s.init = true);
+    assert_eq!(init.expect_err("refused").code(), ErrorCode::Unimplemented);
+}
+
+#[test]
+fn restart_policies() {
+    let policy = |policy: v1::RestartPolicy, max| {
+        run(move |s| (s.restart, s.restart_max) = (policy.into(), max)).map(|spec| spec.restart)
+    };
+    assert_eq!(policy(v1::RestartPolicy::Unspecified, 0).ok(), Some(RestartPolicy::No));
+    let on_failure = policy(v1::RestartPolicy::OnFailure, 3);
+    assert_eq!(on_failure.ok(), Some(RestartPolicy::OnFailure { max: 3 }));
+    assert_eq!(policy(v1::RestartPolicy::Always, 0).ok(), Some(RestartPolicy::Always));
+    assert!(refusal(policy(v1::RestartPolicy::Always, 3).map(drop)).contains("container.restart_max is 3"));
+    assert!(refusal(run(|s| s.restart = 9).map(drop)).contains("container.restart is 9"));
 }
 
 #[test]

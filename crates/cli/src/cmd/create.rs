@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use berth_wire::v1::{ContainerSpec, CreateRequest, LogFormat, LogPolicy, Stdio, StdioLog, stdio::To};
+use berth_wire::v1::{ContainerSpec, CreateRequest, LogFormat, LogPolicy, RestartPolicy, Stdio, StdioLog, stdio::To};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -38,6 +38,9 @@ pub struct CreateArgs {
     /// How long `stop` waits before SIGKILL [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = human::parse_timeout)]
     pub stop_timeout: Option<u32>,
+    /// Start it again after it has ended: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY", value_parser = restart_policy)]
+    pub restart: Option<Restart>,
     /// Format of the log; `none` keeps none
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<Format>,
@@ -64,6 +67,31 @@ pub enum Format {
 pub enum Policy {
     Block,
     Drop,
+}
+
+/// A restart policy as docker writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    pub policy: RestartPolicy,
+    pub max: u32,
+}
+
+pub fn restart_policy(text: &str) -> std::result::Result<Restart, String> {
+    let plain = |policy| Ok(Restart { policy, max: 0 });
+    match text.split_once(':') {
+        None if text == "no" => plain(RestartPolicy::No),
+        None if text == "on-failure" => plain(RestartPolicy::OnFailure),
+        None if text == "always" => plain(RestartPolicy::Always),
+        None if text == "unless-stopped" => plain(RestartPolicy::UnlessStopped),
+        Some(("on-failure", max)) => match max.parse() {
+            Ok(max) => Ok(Restart {
+                policy: RestartPolicy::OnFailure,
+                max,
+            }),
+            Err(_) => Err(format!("{max:?} is not a number of restarts")),
+        },
+        _ => Err("expected no, on-failure, on-failure:N, always or unless-stopped".into()),
+    }
 }
 
 impl CreateArgs {
@@ -107,6 +135,8 @@ impl CreateArgs {
             labels: self.label.into_iter().collect(),
             stop_signal: self.stop_signal,
             stop_timeout_ms: self.stop_timeout,
+            restart: self.restart.map_or(0, |r| r.policy.into()),
+            restart_max: self.restart.map_or(0, |r| r.max),
             ..Default::default()
         })
     }

@@ -203,6 +203,9 @@ fn status(container: &Container, now: SystemTime) -> String {
                 }
             }
         }
+        (ContainerState::Restarting, Some(exit)) => {
+            format!("restarting ({}) {} ago", exit.code, human::age_of(exit.exited_at, now))
+        }
         _ => json::state(state),
     }
 }

@@ -3,6 +3,7 @@
 use berth_wire::v1::{Resources, UpdateRequest};
 use clap::Args;
 
+use super::create::{Restart, restart_policy};
 use super::{AsyncOne, Context, Done, each};
 use crate::complete;
 use crate::error::{CliError, Result};
@@ -49,6 +50,9 @@ pub struct UpdateArgs {
     /// Weight of its disk use, 10 to 1000
     #[arg(long, value_name = "N")]
     pub blkio_weight: Option<u32>,
+    /// What is done after its next end: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY", value_parser = restart_policy)]
+    pub restart: Option<Restart>,
 }
 
 impl UpdateArgs {
@@ -79,7 +83,7 @@ impl UpdateArgs {
                 )));
             }
         }
-        if resources == Resources::default() {
+        if resources == Resources::default() && self.restart.is_none() {
             return Err(CliError::Usage(
                 "nothing to change: give at least one of --memory, --cpus, --pids-limit, …".into(),
             ));
@@ -89,16 +93,18 @@ impl UpdateArgs {
 }
 
 #[derive(Clone)]
-struct Update(Resources);
+struct Update(Resources, Option<Restart>);
 
 impl AsyncOne for Update {
     async fn one(&self, client: &Client, id: &str) -> Result<Done> {
         let request = UpdateRequest {
             namespace: client.namespace.clone(),
             id: id.to_owned(),
-            resources: Some(self.0.clone()),
+            resources: (self.0 != Resources::default()).then(|| self.0.clone()),
             resources_json: Default::default(),
             request_id: random_id(),
+            restart: self.1.map(|r| r.policy.into()),
+            restart_max: self.1.map_or(0, |r| r.max),
         };
         client.update(request).await?;
         Ok(Done::id(id))
@@ -107,7 +113,8 @@ impl AsyncOne for Update {
 
 pub async fn update(context: &Context, args: UpdateArgs) -> Result<u8> {
     let resources = args.resources()?;
-    each(context, &context.client().await?, args.ids, Update(resources)).await
+    let update = Update(resources, args.restart);
+    each(context, &context.client().await?, args.ids, update).await
 }
 
 #[cfg(test)]

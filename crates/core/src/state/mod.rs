@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!              Permit          Created            Start            Started
+//!   (Stopped ── Restart ──▶ Restarting ── Permit ──▶ Creating, where a restart policy says so)
+//!
 //!   Queued ───────────▶ Creating ─────▶ Created ─────▶ Starting ───────────▶ Running ◀──▶ Paused
 //!      │                   │  └───────────────────────────────────────────────▲  │          │
 //!      │ Abandoned         │ CreateFailed      Exited (from any that has a process)         │
@@ -32,6 +34,8 @@ pub enum State {
     Paused,
     /// The init has ended; its record is kept.
     Stopped,
+    /// It has ended, and waits for its restart.
+    Restarting,
     /// On its way out; the id is free after it.
     Deleting,
 }
@@ -58,6 +62,14 @@ pub enum Input {
     Resumed,
     /// Nothing is left, or what is left was handed to the background.
     Removed,
+    /// Its policy wants it started again.
+    Restart,
+    /// The pause before that is over.
+    Due,
+    /// The policy was taken back.
+    RestartCancelled,
+    /// It could not be made again; what was made is undone, its record is kept.
+    RestartFailed,
     // Wishes.
     Start,
     Exec,
@@ -118,6 +130,12 @@ pub enum Action {
     Remove,
     /// The caller waits for the removal that is under way.
     JoinRemoval,
+    /// Wait out the pause before the restart.
+    BackOff,
+    /// Join the start queue for the restart.
+    Rejoin,
+    /// Try that again later.
+    Defer,
     /// Free the id and end the task.
     Forget,
 }
@@ -133,7 +151,7 @@ pub enum Verdict {
 }
 
 impl State {
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 9] = [
         Self::Queued,
         Self::Creating,
         Self::Created,
@@ -141,6 +159,7 @@ impl State {
         Self::Running,
         Self::Paused,
         Self::Stopped,
+        Self::Restarting,
         Self::Deleting,
     ];
 
@@ -151,7 +170,7 @@ impl State {
 }
 
 impl Input {
-    pub const ALL: [Input; 23] = [
+    pub const ALL: [Input; 27] = [
         Self::Permit,
         Self::Abandoned,
         Self::Created,
@@ -163,6 +182,10 @@ impl Input {
         Self::Paused,
         Self::Resumed,
         Self::Removed,
+        Self::Restart,
+        Self::Due,
+        Self::RestartCancelled,
+        Self::RestartFailed,
         Self::Start,
         Self::Exec,
         Self::Signal,
@@ -189,7 +212,11 @@ impl Input {
             | Self::ShimLost
             | Self::Paused
             | Self::Resumed
-            | Self::Removed => true,
+            | Self::Removed
+            | Self::Restart
+            | Self::Due
+            | Self::RestartCancelled
+            | Self::RestartFailed => true,
             Self::Start
             | Self::Exec
             | Self::Signal
@@ -215,6 +242,7 @@ pub fn step(state: State, input: Input) -> Verdict {
 
     match state {
         S::Queued => match input {
+            I::Restart | I::Due | I::RestartCancelled | I::RestartFailed => Ignored,
             I::Permit => To(S::Creating, &[A::Launch]),
             I::Abandoned => To(S::Deleting, &[A::Forget]),
             I::DeleteForce => To(S::Deleting, &[A::LeaveQueue, A::JoinRemoval, A::Forget]),
@@ -227,6 +255,8 @@ pub fn step(state: State, input: Input) -> Verdict {
             }
         },
         S::Creating => match input {
+            I::RestartFailed => To(S::Stopped, &[A::TellStartFailed, A::TellExit]),
+            I::Restart | I::Due | I::RestartCancelled => Ignored,
             I::Created => To(S::Created, &[A::TellCreated, A::Save, A::ReleaseExit]),
             I::Started => To(S::Running, &[A::TellCreated, A::TellStarted, A::Save, A::ReleaseExit]),
             I::CreateFailed => To(S::Deleting, &[A::TellStartFailed, A::Forget]),
@@ -242,6 +272,7 @@ pub fn step(state: State, input: Input) -> Verdict {
             }
         },
         S::Created => match input {
+            I::Restart | I::Due | I::RestartCancelled | I::RestartFailed => Ignored,
             I::Exited => To(S::Stopped, &[A::TellExit]),
             I::ShimLost => To(S::Created, &[A::Bury]),
             I::Permit | I::Abandoned | I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
@@ -254,6 +285,7 @@ pub fn step(state: State, input: Input) -> Verdict {
             I::Exec | I::Pause | I::Resume => Refused("was not started yet"),
         },
         S::Starting => match input {
+            I::Restart | I::Due | I::RestartCancelled | I::RestartFailed => Ignored,
             I::Permit => To(S::Starting, &[A::SendStart]),
             I::Abandoned => To(S::Created, &[A::ReleaseExit]),
             I::Started => To(S::Running, &[A::TellStarted, A::Save, A::ReleaseExit]),
@@ -270,6 +302,7 @@ pub fn step(state: State, input: Input) -> Verdict {
             I::Exec | I::Pause | I::Resume => Refused("is still being started"),
         },
         S::Running => match input {
+            I::Restart | I::Due | I::RestartCancelled | I::RestartFailed => Ignored,
             I::Exited => To(S::Stopped, &[A::TellExit]),
             I::Paused => To(S::Paused, &[A::TellPaused, A::Save]),
             I::ShimLost => To(S::Running, &[A::Bury]),
@@ -285,6 +318,7 @@ pub fn step(state: State, input: Input) -> Verdict {
             I::Resume => Refused("is not paused"),
         },
         S::Paused => match input {
+            I::Restart | I::Due | I::RestartCancelled | I::RestartFailed => Ignored,
             I::Exited => To(S::Stopped, &[A::TellExit]),
             I::Resumed => To(S::Running, &[A::TellResumed, A::Save]),
             I::ShimLost => To(S::Paused, &[A::Bury]),
@@ -301,6 +335,8 @@ pub fn step(state: State, input: Input) -> Verdict {
             I::Pause => Refused("is already paused"),
         },
         S::Stopped => match input {
+            I::Restart => To(S::Restarting, &[A::BackOff]),
+            I::Due | I::RestartCancelled | I::RestartFailed => Ignored,
             // Whoever deletes it cleans up without the shim.
             I::ShimLost => Ignored,
             I::Permit | I::Abandoned | I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
@@ -313,7 +349,25 @@ pub fn step(state: State, input: Input) -> Verdict {
                 Refused("has ended")
             }
         },
+        S::Restarting => match input {
+            I::Due => To(S::Restarting, &[A::Rejoin]),
+            I::Permit => To(S::Creating, &[A::Launch]),
+            I::Abandoned => To(S::Restarting, &[A::Defer]),
+            I::RestartCancelled => To(S::Stopped, &[A::LeaveQueue]),
+            I::Restart | I::RestartFailed | I::ShimLost => Ignored,
+            I::Created | I::Started | I::CreateFailed | I::StartFailed => Ignored,
+            I::Exited | I::Paused | I::Resumed | I::Removed => Ignored,
+            I::Stop => To(S::Stopped, &[A::LeaveQueue, A::AnswerExit]),
+            I::Delete | I::DeleteForce => To(S::Deleting, &[A::LeaveQueue, A::Remove, A::JoinRemoval]),
+            I::Attach => To(S::Restarting, &[A::Forward]),
+            I::Start | I::Exec | I::Signal | I::Kill | I::Pause | I::Resume | I::Update | I::Terminal => {
+                Refused("has ended and waits for its restart; stop or delete it to end that")
+            }
+        },
         S::Deleting => match input {
+            // Its record is kept in a folder that is to go, too.
+            I::RestartFailed => To(S::Deleting, &[A::TellStartFailed, A::Remove]),
+            I::Restart | I::Due | I::RestartCancelled => Ignored,
             I::Removed => To(S::Deleting, &[A::TellDeleted, A::Forget]),
             I::Exited => To(S::Deleting, &[A::TellExit]),
             // The launch was done before it could be aborted.
@@ -340,6 +394,7 @@ impl fmt::Display for State {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Stopped => "stopped",
+            Self::Restarting => "restarting",
             Self::Deleting => "deleting",
         })
     }

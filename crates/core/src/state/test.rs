@@ -93,11 +93,17 @@ proptest! {
         let mut exited = false;
         for i in inputs {
             let input = Input::ALL[i];
-            if forgotten || (input == Input::Exited && exited) { continue; }
-            exited |= input == Input::Exited && step(state, input) != Verdict::Ignored;
+            // A restart that failed is an end, too.
+            let ends = matches!(input, Input::Exited | Input::RestartFailed);
+            if forgotten || (ends && exited) { continue; }
+            exited |= ends && step(state, input) != Verdict::Ignored;
             let mut queue = vec![input];
             while let Some(input) = queue.pop() {
                 let Verdict::To(next, actions) = step(state, input) else { continue };
+                if state == State::Restarting && next == State::Creating {
+                    // A new life.
+                    (told, exited) = (0, false);
+                }
                 state = next;
                 for action in actions {
                     match action {

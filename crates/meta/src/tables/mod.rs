@@ -4,6 +4,7 @@ pub mod blobs;
 pub mod containers;
 pub mod gc;
 pub mod images;
+mod kept;
 pub mod labels;
 pub mod leases;
 pub mod namespaces;

@@ -218,6 +218,7 @@ impl Task {
             // The shim tells how that one ends, or starts it now.
             self.send_start();
         }
+        self.keep();
         tracing::debug!(container = %self.key, state = %self.state, "adopted");
     }
 
@@ -347,6 +348,7 @@ impl Task {
                 }
                 self.exit = Some(status);
                 self.state = State::Stopped;
+                self.consider_restart();
                 self.publish();
             }
             None => {
@@ -377,7 +379,8 @@ impl Task {
             key: self.key.clone(),
             record: note_undoing(&folder, &self.key, record),
             folder,
-            log: true,
+            // That of the lives before stays for the next.
+            log: self.record.restart.count == 0,
             link,
             unreached: None,
             made,

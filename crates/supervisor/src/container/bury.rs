@@ -38,11 +38,12 @@ impl Task {
         self.unreached = Some(process.clone());
         let behind = self.is_behind();
         let (env, key, facts) = (self.env.clone(), self.key.clone(), self.facts_in.clone());
+        let incarnation = self.incarnation;
         self.beside(async move {
             let mut pause = RETRY.0;
             loop {
                 if process.has_ended() {
-                    return Fact::Relinked(None);
+                    return Fact::Relinked(incarnation, None);
                 }
                 match answering(&env, &folder, process.clone(), &facts).await {
                     Ok((link, answer)) => {
@@ -50,17 +51,17 @@ impl Task {
                         if behind || answer.processes.iter().any(|p| !p.exec_id.is_empty()) {
                             env.told(&history).await;
                         }
-                        return Fact::Relinked(Some((link, answer, history)));
+                        return Fact::Relinked(incarnation, Some((link, answer, history)));
                     }
                     // Nobody listens and there is no process to see: it is gone.
-                    Err(_) if process.is_fake() => return Fact::Relinked(None),
+                    Err(_) if process.is_fake() => return Fact::Relinked(incarnation, None),
                     Err(error) => {
                         tracing::warn!(container = %key, shim = process.pid(), %error, "its shim does not answer")
                     }
                 }
                 tokio::select! {
                     biased;
-                    () = process.ended() => return Fact::Relinked(None),
+                    () = process.ended() => return Fact::Relinked(incarnation, None),
                     // A shim that refuses tells nobody when it will not any more.
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY.1),
                 }

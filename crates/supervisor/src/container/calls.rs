@@ -106,7 +106,9 @@ impl Task {
             }),
             // The table hands these to actions of their own.
             Wish::Start { .. } | Wish::Stop { .. } | Wish::Delete { .. } => {}
-            Wish::DeleteExec { .. } | Wish::Ask { .. } | Wish::Probe { .. } => self.any_time(wish),
+            Wish::DeleteExec { .. } | Wish::Ask { .. } | Wish::Probe { .. } | Wish::Policy { .. } => {
+                self.any_time(wish)
+            }
         }
     }
 
@@ -115,6 +117,7 @@ impl Task {
         match wish {
             Wish::DeleteExec { exec, force, reply } => self.delete_exec(exec, force, reply),
             Wish::Probe { reply } => reply.send(Ok(())),
+            Wish::Policy { policy, reply } => self.set_policy(policy, reply),
             Wish::Ask { reply } => {
                 let Some(link) = self.link.clone() else {
                     return reply.send(Err(no_shim("get", &self.key)));

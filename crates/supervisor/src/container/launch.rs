@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use berth_core::state::{Input, State};
-use berth_core::{ContainerKey, ErrorCode, Stdio};
+use berth_core::{ContainerKey, ErrorCode, ExitStatus, Stdio};
 use berth_record::{ContainerRecord, Folder};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
-use super::remove::{Removal, note_undoing, remove};
+use super::again;
+use super::exits::Ending;
+use super::remove::{Removal, note_undoing, remove, remove_log};
 use super::task::Task;
 use super::{Fact, Link, Starter};
 use crate::env::Env;
 use crate::stage::stage;
 use crate::types::{MadeBundle, Stage, Started};
-use crate::{Error, shim, store};
+use crate::{Error, kept, shim, store};
 
 /// A container that was made.
 pub(crate) struct Launched {
@@ -44,24 +46,32 @@ struct Launch {
     record: ContainerRecord,
     bundle: Option<Box<MadeBundle>>,
     operation: &'static str,
+    /// It has lived before.
+    again: bool,
     facts: mpsc::Sender<Box<Fact>>,
 }
 
 impl Task {
     pub(super) fn launch(&mut self) {
+        let before = self.begin_again();
         let launch = Launch {
             env: self.env.clone(),
             key: self.key.clone(),
             record: self.record.clone(),
             bundle: self.bundle.take(),
             operation: self.start_operation(),
+            again: before.is_some(),
             facts: self.facts_in.clone(),
         };
         let (abort, aborted) = oneshot::channel();
         self.abort = Some(abort);
         let (deadline, permit) = (self.start_timeout(), self.permit.clone());
         self.beside(async move {
+            if let Some(before) = before {
+                again::clear(&launch.env, before).await;
+            }
             let mut made = Made::default();
+            let mut deleted = false;
             let error = tokio::select! {
                 biased;
                 result = launch.go(&mut made) => match result {
@@ -73,11 +83,17 @@ impl Task {
                     ErrorCode::Timeout,
                     format!("not started within {} ms; it was undone", deadline.as_millis()),
                 ),
-                Ok(()) = aborted => launch.error(ErrorCode::Cancelled, "the container was deleted while it was started"),
+                Ok(()) = aborted => {
+                    deleted = true;
+                    launch.error(ErrorCode::Cancelled, "the container was deleted while it was started")
+                }
             };
             // Undoing may take long, and holds nobody else up.
             if let Some(permit) = permit {
                 permit.give_back();
+            }
+            if launch.again {
+                return launch.stay_ended(made, error, deleted).await;
             }
             launch.undo(made).await;
             Fact::Launched(Err(error))
@@ -139,6 +155,18 @@ impl Task {
         if let Some(number) = lost {
             self.shim_gone(number);
         }
+    }
+}
+
+impl Task {
+    pub(super) fn not_restarted(&mut self, error: Error, status: ExitStatus, folder: Arc<Folder>) {
+        (self.permit, self.abort) = (None, None);
+        self.env.counters().starts_failed += 1;
+        tracing::warn!(container = %self.key, %error, "it could not be restarted");
+        self.failure = Some(error);
+        self.folder = Some(folder);
+        self.ending = Some(Ending { status, ack: None });
+        self.input(Input::RestartFailed, None);
     }
 }
 
@@ -230,6 +258,31 @@ impl Launch {
             at: self.env.clock.now(),
             stages,
         })
+    }
+
+    /// A restart that failed: the container is there as before, ended, with its log. One that was deleted meanwhile is gone.
+    async fn stay_ended(&self, mut made: Made, error: Error, deleted: bool) -> Fact {
+        if deleted {
+            self.env.kept.forget(&self.key).await;
+            self.undo(made).await;
+            if store::keeps_log(&self.record) {
+                self.env.log_folders.leave(&self.key, &self.record.incarnation);
+                remove_log(&self.env, &self.key, &self.record.incarnation).await;
+            }
+            return Fact::Launched(Err(error));
+        }
+        made.log = false;
+        self.undo(made).await;
+        let code = u8::try_from(error.exit_code()).ok().filter(|c| *c != 0);
+        let code = code.unwrap_or(ExitStatus::UNKNOWN);
+        let status = ExitStatus::start_failed(self.env.clock.now(), code, error.message().to_owned());
+        match kept::lay_out(&self.env, &self.key, self.record.clone(), &status) {
+            Ok(folder) => Fact::NotRestarted(error, status, folder),
+            Err(why) => {
+                tracing::error!(container = %self.key, error = %why, "it could not be restarted, and its record is lost");
+                Fact::Launched(Err(error))
+            }
+        }
     }
 
     /// Leaves nothing behind; what resists is retried in the background and named in the log.

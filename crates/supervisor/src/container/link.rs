@@ -34,7 +34,7 @@ impl Link {
             let facts = facts.clone();
             let sending: crate::deps::BoxFuture<'static, ()> = Box::pin(async move {
                 let fact = match news {
-                    News::Event(event) => Fact::Shim(event),
+                    News::Event(event) => Fact::Shim(number, event),
                     News::Gone => Fact::ShimGone(number),
                 };
                 if let Some(facts) = facts.upgrade() {

@@ -2,6 +2,7 @@
 //! come first. The task never waits for anything but the next of them: what takes time runs beside it and comes back as a fact.
 
 mod adopt;
+mod again;
 mod bury;
 mod calls;
 mod execs;
@@ -17,7 +18,7 @@ mod view;
 use std::sync::{Arc, OnceLock};
 
 use berth_core::state::Input;
-use berth_core::{ErrorCode, ExecId, ExitStatus, Incarnation, Signal, TerminalSize};
+use berth_core::{ErrorCode, ExecId, ExitStatus, Incarnation, RestartPolicy, Signal, TerminalSize};
 use berth_record::Folder;
 use berth_wire::shim as wire;
 use tokio::sync::{mpsc, watch};
@@ -88,6 +89,10 @@ pub(crate) enum Wish {
         resources: Vec<u8>,
         reply: Reply<()>,
     },
+    Policy {
+        policy: RestartPolicy,
+        reply: Reply<()>,
+    },
     Resize {
         exec: Option<ExecId>,
         size: TerminalSize,
@@ -125,13 +130,18 @@ pub(crate) enum Fact {
     Abandoned,
     /// How the launch ended; after a failure nothing is left of it.
     Launched(Result<launch::Launched, Error>),
+    /// It could not be made again; its record is in this folder.
+    NotRestarted(Error, ExitStatus, Arc<Folder>),
+    /// The pause before the restart is over.
+    Due,
     /// How the start of the created container ended.
     StartAnswered(Result<Vec<crate::types::Stage>, Error>),
-    Shim(wire::Event),
+    /// By the connection of this number.
+    Shim(u64, wire::Event),
     /// The connection of this number has ended.
     ShimGone(u64),
     /// The shim was found again and said how it is, or it is sure that it is gone.
-    Relinked(Option<(Link, wire::StateResponse, History)>),
+    Relinked(Incarnation, Option<(Link, wire::StateResponse, History)>),
     /// How the init ended, found out without a shim.
     Buried(ExitStatus),
     /// What the shim says, asked when so many pauses and resumes had been; `until` then it is asked again.
@@ -187,7 +197,7 @@ impl Wish {
             Self::Attach { .. } => Input::Attach,
             Self::Delete { force: false, .. } => Input::Delete,
             Self::Delete { force: true, .. } => Input::DeleteForce,
-            Self::DeleteExec { .. } | Self::Ask { .. } | Self::Probe { .. } => return None,
+            Self::DeleteExec { .. } | Self::Ask { .. } | Self::Probe { .. } | Self::Policy { .. } => return None,
         })
     }
 
@@ -207,7 +217,7 @@ impl Wish {
             Self::Stop { .. } => "stop",
             Self::Pause { .. } => "pause",
             Self::Resume { .. } => "resume",
-            Self::Update { .. } => "update",
+            Self::Update { .. } | Self::Policy { .. } => "update",
             Self::Resize { .. } => "resize-terminal",
             Self::CloseStdin { .. } => "close-stdin",
             Self::Attach { .. } => "attach",
@@ -226,6 +236,7 @@ impl Wish {
             Self::StartExec { reply, .. } => reply.send(Err(error)),
             Self::Signal { reply, .. } => reply.send(Err(error)),
             Self::Stop { reply, .. } => reply.send(Err(error)),
+            Self::Policy { reply, .. } => reply.send(Err(error)),
             Self::Pause { reply } | Self::Resume { reply } | Self::Probe { reply } => reply.send(Err(error)),
             Self::Update { reply, .. } | Self::Resize { reply, .. } | Self::CloseStdin { reply, .. } => {
                 reply.send(Err(error))

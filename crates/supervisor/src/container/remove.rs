@@ -72,7 +72,13 @@ impl Task {
             // What ended is deleted as such; anything else was wished with force.
             force: self.exit.as_ref().is_none_or(|e| e.reason == ExitReason::Lost),
         };
-        self.beside(async move { Fact::Removed(remove(removal).await) });
+        let kept = self.policy() != berth_core::RestartPolicy::No;
+        self.beside(async move {
+            if kept {
+                removal.env.kept.forget(&removal.key).await;
+            }
+            Fact::Removed(remove(removal).await)
+        });
     }
 }
 
@@ -152,7 +158,7 @@ pub(super) async fn remove(removal: Removal) -> Removed {
 }
 
 /// Answers what is left if the disk does not let it go, or does not answer; the work goes on then, whatever comes of it.
-async fn remove_log(env: &Arc<Env>, key: &ContainerKey, incarnation: &str) -> Option<String> {
+pub(super) async fn remove_log(env: &Arc<Env>, key: &ContainerKey, incarnation: &str) -> Option<String> {
     let why = match tokio::time::timeout(DISK, env.log_folders.remove(key, incarnation)).await {
         Ok(Ok(())) => return None,
         Ok(Err(e)) => e.to_string(),
@@ -291,6 +297,7 @@ pub(crate) fn expect(env: &Arc<Env>, tomb: &Tomb) {
     let next = Folder::open(&env.layout, &tomb.key).ok().map(Arc::new).and_then(record);
     if let Some(buried) = tomb.open(&env.layout).ok().and_then(record)
         && store::keeps_log(&buried)
+        && !buried.restart.replaced
         && !next.is_some_and(|next| store::keeps_log(&next))
     {
         env.log_folders.leave(&tomb.key, &buried.incarnation);
@@ -307,6 +314,8 @@ pub(crate) async fn resume(env: Arc<Env>, tomb: Tomb, history: History) {
 async fn tell_end(env: &Arc<Env>, tomb: &Tomb, history: &History) {
     let folder = tomb.open(&env.layout).ok();
     let record = folder.as_ref().and_then(|folder| folder.container().ok().flatten());
+    // One that made room for its next life is not deleted, and its end was told.
+    let record = record.filter(|record| !record.restart.replaced);
     let Some(Ok(incarnation)) = record.map(|record| record.incarnation.parse::<Incarnation>()) else {
         return;
     };

@@ -99,7 +99,7 @@ impl Task {
             }
             return self.input(Input::Abandoned, None);
         }
-        if !matches!(self.state, State::Queued | State::Starting) {
+        if !matches!(self.state, State::Queued | State::Starting | State::Restarting) {
             return;
         }
         let waited = self.queued_at.elapsed();

@@ -75,6 +75,8 @@ pub(crate) struct Task {
     again: bool,
     /// Pauses and resumes asked of the shim so far: what it says of itself counts only if there was none since it was asked.
     pub(super) freezes: u64,
+    /// News of connections up to this one is of an earlier life.
+    pub(super) past_links: u64,
     view: watch::Sender<Option<Arc<Snapshot>>>,
     pub(super) facts_in: mpsc::Sender<Box<Fact>>,
     facts: mpsc::Receiver<Box<Fact>>,
@@ -226,6 +228,7 @@ impl Task {
             hint,
             again: false,
             freezes: 0,
+            past_links: 0,
             view,
             facts_in,
             facts,
@@ -391,17 +394,23 @@ impl Task {
             Action::Bury => self.bury(),
             Action::Kill => self.kill(),
             Action::Forward => {
+                self.heed(wish.as_ref());
                 if let Some(wish) = wish.take() {
                     self.forward(wish);
                 }
             }
             Action::Thaw => self.thaw(),
+            Action::BackOff => self.back_off(),
+            Action::Rejoin => self.rejoin(),
+            Action::Defer => self.defer_restart(),
             Action::BeginStop => {
+                self.heed(wish.as_ref());
                 if let Some(Wish::Stop { spec, reply }) = wish.take() {
                     self.begin_stop(spec, reply);
                 }
             }
             Action::AnswerExit => {
+                self.heed(wish.as_ref());
                 if let (Some(Wish::Stop { reply, .. }), Some(exit)) = (wish.take(), &self.exit) {
                     reply.send(Ok(exit.clone()));
                 }
@@ -445,7 +454,7 @@ impl Task {
             State::Created | State::Starting => StateRecord::Created,
             State::Running => StateRecord::Running,
             State::Paused => StateRecord::Paused,
-            State::Stopped => StateRecord::Stopped,
+            State::Stopped | State::Restarting => StateRecord::Stopped,
             State::Deleting => StateRecord::Deleting,
         };
         if let Some(folder) = &self.folder
@@ -454,6 +463,7 @@ impl Task {
             // Only a hint: the shim knows better.
             tracing::warn!(container = %self.key, %error, "the container's record could not be brought up to date");
         }
+        self.keep();
         if self.record.run || self.state == State::Created {
             stage!("create.saved");
         } else {
@@ -474,6 +484,7 @@ impl Task {
         };
         let event = NewEvent {
             stages,
+            message: self.restart_message(kind),
             ..self.event(kind)
         };
         self.say(event, None);
@@ -508,9 +519,14 @@ impl Task {
             }
             Fact::Launched(result) => self.launched(result),
             Fact::StartAnswered(result) => self.start_answered(result),
-            Fact::Shim(event) => self.shim_event(event),
+            // What an earlier life's shim still had to say was said.
+            Fact::Shim(number, _) if number <= self.past_links => {}
+            Fact::Shim(_, event) => self.shim_event(event),
+            Fact::NotRestarted(error, status, folder) => self.not_restarted(error, status, folder),
+            Fact::Due => self.input(Input::Due, None),
             Fact::ShimGone(number) => self.shim_gone(number),
-            Fact::Relinked(found) => self.relinked(found),
+            Fact::Relinked(incarnation, found) if incarnation == self.incarnation => self.relinked(found),
+            Fact::Relinked(..) => {}
             Fact::Buried(status) => self.buried(status),
             Fact::Thawed => self.input(Input::Resumed, None),
             Fact::State { freezes, state, until } => self.state_told(freezes, state, until),

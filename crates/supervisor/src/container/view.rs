@@ -68,6 +68,9 @@ impl Task {
             log_dropped_bytes: 0,
             oom_kills: self.oom_kills,
             stages: self.stages(),
+            restart: record.restart.policy(),
+            restart_count: record.restart.count,
+            restart_at: record.restart.due_at,
         };
         Snapshot {
             view,

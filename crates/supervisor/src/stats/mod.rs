@@ -126,7 +126,11 @@ fn alive(view: &ContainerView) -> bool {
         ContainerState::Created | ContainerState::Starting | ContainerState::Running | ContainerState::Paused => {
             view.pid != 0
         }
-        ContainerState::Queued | ContainerState::Creating | ContainerState::Stopped | ContainerState::Deleting => false,
+        ContainerState::Queued
+        | ContainerState::Creating
+        | ContainerState::Stopped
+        | ContainerState::Restarting
+        | ContainerState::Deleting => false,
     }
 }
 

@@ -20,6 +20,7 @@ mod lifecycle;
 mod logs;
 mod oom;
 mod pod;
+mod policy;
 mod queue;
 mod restart;
 mod size;

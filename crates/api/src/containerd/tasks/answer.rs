@@ -24,7 +24,7 @@ pub fn init(task: &ContainerView) -> Process {
         }
         ContainerState::Running => State::Running,
         ContainerState::Paused => State::Paused,
-        ContainerState::Stopped | ContainerState::Deleting => State::Stopped,
+        ContainerState::Stopped | ContainerState::Restarting | ContainerState::Deleting => State::Stopped,
     };
     let [stdin, stdout, stderr] = paths(&task.stdio);
     Process {
