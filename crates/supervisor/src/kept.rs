@@ -93,6 +93,7 @@ impl Kept {
                 let again = changes.clone();
                 if !keep.write(changes.into_iter().collect()).await {
                     self.put_back(again);
+                    // A full disk tells nobody when it has room again.
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }

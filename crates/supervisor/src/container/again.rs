@@ -100,6 +100,7 @@ impl Task {
     fn wait_for_restart(&mut self, pause: Duration) {
         let facts = self.facts_in.clone();
         let timer = tokio::spawn(async move {
+            // The pause is what was asked for.
             tokio::time::sleep(pause).await;
             let _ = facts.send(Box::new(Fact::Due)).await;
         });
