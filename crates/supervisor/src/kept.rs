@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use berth_core::{ContainerKey, ExitStatus, RestartPolicy};
-use berth_record::{ContainerRecord, ExitRecord, Folder, StateRecord, envelope};
+use berth_core::{ContainerKey, ExitStatus, Incarnation, RestartPolicy};
+use berth_record::{ContainerRecord, ExitRecord, Folder, RestartRecord, StateRecord, envelope};
 use tokio::sync::{Notify, watch};
 use tokio::time::Duration;
 
@@ -106,31 +106,47 @@ impl Kept {
 
 impl Supervisor {
     /// Keeps what has a restart policy from now on, and brings back what a reboot (or a death of the daemon in the middle of a
-    /// restart) has taken.
-    pub fn keep_in(&self, keep: Arc<dyn Keep>) {
-        let supervisor = self.clone();
+    /// restart) has taken. Before anybody is served: what is kept must not be missed for a moment.
+    pub async fn keep_in(&self, keep: Arc<dyn Keep>) {
+        let env = self.env().clone();
+        let (there, gone): (Vec<_>, Vec<_>) = keep
+            .load()
+            .await
+            .into_iter()
+            .partition(|(key, _)| env.registry.get(key).is_some());
+        for (key, bytes) in gone {
+            bring_back(&env, key, &bytes);
+        }
+        let (serving, supervisor) = (env.clone(), self.clone());
+        tokio::spawn(async move { serving.kept.serve(keep).await });
         tokio::spawn(async move {
-            let kept = keep.load().await;
-            let env = supervisor.env().clone();
-            let serving = env.clone();
-            tokio::spawn(async move { serving.kept.serve(keep).await });
             supervisor.adopted().await;
-            for (key, bytes) in kept {
-                bring_back(&env, key, &bytes).await;
+            for (key, bytes) in there {
+                hold_against(&env, key, &bytes).await;
             }
         });
     }
 }
 
-async fn bring_back(env: &Arc<Env>, key: ContainerKey, bytes: &[u8]) {
-    if let Some(handle) = env.registry.get(&key)
-        && let Some(snapshot) = handle.snapshot().await
-    {
-        if snapshot.view.restart == RestartPolicy::No {
-            env.kept.drop(&key);
+/// One whose folder was found.
+async fn hold_against(env: &Arc<Env>, key: ContainerKey, bytes: &[u8]) {
+    let handle = env.registry.get(&key);
+    let found = match &handle {
+        Some(handle) => handle.snapshot().await,
+        None => None,
+    };
+    match found {
+        // One of which no record was left is no sign of anything.
+        Some(found) if found.view.incarnation != Incarnation::from_bytes([0; 16]) => {
+            if found.view.restart == RestartPolicy::No {
+                env.kept.drop(&key);
+            }
         }
-        return;
+        _ => bring_back(env, key, bytes),
     }
+}
+
+fn bring_back(env: &Arc<Env>, key: ContainerKey, bytes: &[u8]) {
     let record = match envelope::decode::<ContainerRecord>(bytes) {
         Ok(record) if record.key().as_ref() == Some(&key) => record,
         _ => {
@@ -138,17 +154,42 @@ async fn bring_back(env: &Arc<Env>, key: ContainerKey, bytes: &[u8]) {
             return env.kept.drop(&key);
         }
     };
-    let status = match &record.restart.last {
-        Some(last) if last.incarnation == record.incarnation => last.status(),
-        _ if record.boot_id == env.boot_id => ExitStatus::lost(
-            env.clock.now(),
-            "its end was not seen, as the daemon died while it restarted it",
-        ),
-        _ => ExitStatus::reboot(env.clock.now()),
-    };
+    let (record, status) = last_end(env, record);
     match lay_out(env, &key, record, &status) {
-        Ok(_) => container::adopt(env, key, &History::default()),
+        Ok(_) => {
+            tracing::info!(container = %key, end = %status.message, "brought back from what was kept");
+            container::adopt(env, key, &History::default());
+        }
         Err(error) => tracing::error!(container = %key, %error, "it can't be brought back"),
+    }
+}
+
+/// The end that a container is left with of which nothing lives. A life that had not begun is taken back: it was nothing yet.
+pub(crate) fn last_end(env: &Env, record: ContainerRecord) -> (ContainerRecord, ExitStatus) {
+    let now = env.clock.now();
+    match record.restart.last.clone() {
+        Some(last) if last.incarnation == record.incarnation => (record, last.status()),
+        Some(last) if record.state == StateRecord::Creating => {
+            let restart = RestartRecord {
+                count: record.restart.count.saturating_sub(1),
+                decided_for: last.incarnation.clone(),
+                due_at: now,
+                ..record.restart
+            };
+            let before = ContainerRecord {
+                incarnation: last.incarnation.clone(),
+                started_at: last.at,
+                undoing: false,
+                restart,
+                ..record
+            };
+            (before, last.status())
+        }
+        _ if record.boot_id == env.boot_id => {
+            let why = "its end was not seen, as the daemon died while it restarted it";
+            (record, ExitStatus::lost(now, why))
+        }
+        _ => (record, ExitStatus::reboot(now)),
     }
 }
 

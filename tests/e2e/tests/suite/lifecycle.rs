@@ -569,14 +569,4 @@ pub async fn not_built_yet(rt: Runtime) {
         none,
         &[],
     );
-    let spec = v1::ContainerSpec {
-        restart: v1::RestartPolicy::Always.into(),
-        ..d.sleeper("restart").spec()
-    };
-    assert_fails(d.try_run(spec).await, none, &["restart"]);
-    let spec = v1::ContainerSpec {
-        init: true,
-        ..d.sleeper("init").spec()
-    };
-    assert_fails(d.try_run(spec).await, none, &["init"]);
 }

@@ -142,7 +142,8 @@ impl Call<'_> {
                         id,
                         resources,
                         resources_json,
-                        request_id
+                        request_id,
+                        ..Default::default()
                     }
                 )
             }
