@@ -86,6 +86,8 @@ mod test {
             restart: berth_core::RestartPolicy::No,
             restart_count: 0,
             restart_at: 0,
+            remove: false,
+            limits: None,
             shim_pid: 0,
             processes: Vec::new(),
             cgroup: String::new(),

@@ -44,6 +44,10 @@ pub struct ContainerRecord {
     /// Stages of the start and their times, for Get.
     pub stages: Vec<StageRecord>,
     pub restart: RestartRecord,
+    /// It is removed when it has ended.
+    pub remove: bool,
+    /// Our init is its first process.
+    pub init: bool,
 }
 
 /// The restart policy, and how it goes.

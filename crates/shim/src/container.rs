@@ -1,6 +1,7 @@
 //! What the shim was told of its container, once, by Create.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ impl Container {
                 timeout: millis(request.runtime_timeout_ms, 30_000),
                 folder: folder.clone(),
                 rootfs: request.rootfs.clone(),
+                init: Some(request.init.clone())
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from),
             },
             drain_timeout: millis(request.drain_timeout_ms, 2_000),
             cgroup: Place::default(),

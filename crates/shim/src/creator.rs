@@ -3,6 +3,7 @@
 //! A creator keeps nothing of the shim's but the few fds it needs, has defaults where the shim has its own settings (signals, umask,
 //! OOM score), answers on a socketpair whose messages have bounds, and may be killed with its process group at any instruction.
 
+mod first;
 mod job;
 mod process_json;
 mod report;
@@ -35,6 +36,8 @@ pub struct Setting {
     pub folder: Rc<OwnedFd>,
     /// Mounted before the create.
     pub rootfs: Vec<Mount>,
+    /// Our init, the container's first process.
+    pub init: Option<PathBuf>,
 }
 
 /// A creator at work.

@@ -15,6 +15,7 @@ mod delete;
 mod error;
 mod exits;
 mod foreign;
+pub mod init;
 mod lifecycle;
 mod oom;
 mod outbox;

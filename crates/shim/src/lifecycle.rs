@@ -142,16 +142,17 @@ impl Shim {
     ) {
         let error = match (outcome.result, created) {
             (Ok(()), Some(created)) => {
+                if start {
+                    self.started();
+                }
                 let answer = CreateResponse {
                     pid: created.pid,
                     start_time: created.start_time,
                     started: start,
                     cgroup: created.cgroup.clone(),
                     stages: outcome.stages,
+                    started_at: self.init().map_or(0, |init| init.started_at),
                 };
-                if start {
-                    self.started();
-                }
                 if let Some(init) = self.children.iter_mut().find(|child| child.id == id) {
                     init.busy = false;
                 }
@@ -262,8 +263,10 @@ impl Shim {
         if started {
             self.started();
         }
+        let mut started_at = 0;
         if let Some(init) = self.init() {
             init.busy = false;
+            started_at = init.started_at;
         }
         match outcome.result {
             Ok(()) => to.iter().for_each(|to| {
@@ -271,6 +274,7 @@ impl Shim {
                     *to,
                     &StartResponse {
                         stages: outcome.stages.clone(),
+                        started_at,
                     },
                 )
             }),
@@ -280,9 +284,10 @@ impl Shim {
 
     fn started(&mut self) {
         if let Some(init) = self.init() {
-            init.started_at = time::realtime();
+            let now = time::realtime();
+            // It may have ended already.
+            init.started_at = init.exit.map_or(now, |exit| exit.at.min(now));
         }
-        // It may have ended already.
         if self.state == State::Created {
             self.state = State::Running;
         }
@@ -310,9 +315,11 @@ impl Shim {
             // A daemon that died before the answer was in its record asks again, or the next one does.
             let same = join || !request_id.is_empty() && child.request_id == request_id;
             let (id, busy) = (child.id, child.busy);
+            let started_at = child.started_at;
             let made = child.born.as_ref().map(|born| ExecResponse {
                 pid: born.pid,
                 start_time: born.start_time,
+                started_at,
             });
             let is_its = |task: &&mut Task| matches!(task.op, Op::Exec { child } if child == id);
             return match (made, self.tasks.iter_mut().find(is_its)) {
@@ -378,6 +385,7 @@ impl Shim {
                 let answer = ExecResponse {
                     pid: created.pid,
                     start_time: created.start_time,
+                    started_at: child.started_at,
                 };
                 to.iter().for_each(|to| self.answer(*to, &answer));
             }

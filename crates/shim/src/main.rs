@@ -1,15 +1,19 @@
-//! `berth-shim template` forks shims on request; `berth-shim serve --name NS/ID` is one.
+//! `berth-shim template` forks shims on request; `berth-shim serve --name NS/ID` is one. Inside a container, as `berth-init`, it is the
+//! first process.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use berth_shim::{serve, template};
+use berth_shim::{init, serve, template};
 use berth_sys::process::inherited_fd;
 
 const USAGE: &str = "usage: berth-shim template | berth-shim serve --name NAMESPACE/ID\n\
                      Both are started by berthd, with sockets that they inherit.";
 
 fn main() -> ExitCode {
+    if init::is_meant(std::env::args_os().next().as_ref()) {
+        return ExitCode::from(init::run(std::env::args_os().skip(1)));
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {

@@ -22,6 +22,8 @@ pub fn run(daemon: OwnedFd) -> Result<(), Error> {
     // Shims are nobody's children to wait for.
     process::ignore_signal(signal::SIGCHLD).map_err(io("signals"))?;
     process::set_name("berth-template").map_err(io("name"))?;
+    // Room for the titles of shims is not to be seen.
+    process::set_title_area("berth-shim template").map_err(io("title"))?;
     warm();
     let mut buffer = [0; LIMIT];
     loop {

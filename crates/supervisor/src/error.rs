@@ -35,6 +35,13 @@ impl Error {
         self
     }
 
+    /// With what else is known about the cause.
+    #[must_use]
+    pub(crate) fn explained(mut self, more: &str) -> Self {
+        self.message = format!("{} ({more})", self.message);
+        self
+    }
+
     pub fn code(&self) -> ErrorCode {
         self.code
     }

@@ -39,6 +39,7 @@ pub use kept::Keep;
 pub use lane::BLOCKING_THREADS;
 pub use metrics::{BUCKETS_US, Histogram, Metrics};
 pub use open::Deps;
+pub use runtimes::KNOWN as KNOWN_RUNTIMES;
 pub use shim::Launcher;
 pub use stage::{FAIL_POINTS, cells};
 pub use supervisor::Supervisor;

@@ -1,11 +1,11 @@
-//! The processes inside containers, from their cgroups.
+//! The processes inside containers and their limits, from their cgroups.
 
 use std::collections::HashMap;
 
-use berth_core::ExecId;
+use berth_core::{ContainerKey, ExecId};
 
 use crate::Supervisor;
-use crate::types::{ContainerView, ProcessInfo};
+use crate::types::{ContainerView, ProcessInfo, Resources};
 
 impl Supervisor {
     /// Fills `processes` in. A container that has ended, or whose cgroup can't be read, gets what Berth itself started.
@@ -25,6 +25,28 @@ impl Supervisor {
         });
         for (view, processes) in views.iter_mut().zip(read.await.unwrap_or_default()) {
             view.processes = processes;
+        }
+    }
+
+    pub(crate) async fn limits(&self, key: &ContainerKey) -> Option<Resources> {
+        let mut view = self.look(key).await.ok()?;
+        self.fill_limits(&mut view).await;
+        view.limits
+    }
+
+    /// Bytes.
+    pub(crate) async fn memory_in_use(&self, key: &ContainerKey) -> Option<u64> {
+        let view = self.look(key).await.ok().filter(crate::stats::alive)?;
+        let read = self.env().lanes.kernel.run(move || crate::stats::memory(&view));
+        read.await.ok().flatten()
+    }
+
+    pub(crate) async fn fill_limits(&self, view: &mut ContainerView) {
+        // Of a container that has ended the cgroup may be another's already.
+        if crate::stats::alive(view) {
+            let asked = view.clone();
+            let read = self.env().lanes.kernel.run(move || crate::stats::limits(&asked));
+            view.limits = read.await.ok().flatten();
         }
     }
 }

@@ -126,6 +126,8 @@ impl Supervisor {
             stop_timeout_ms: ms(spec.stop_timeout.unwrap_or(config.stop_timeout)),
             start_timeout_ms: ms(spec.start_timeout.unwrap_or(config.start.timeout)),
             created_at: env.clock.now(),
+            remove: spec.remove,
+            init: spec.init,
             ..ContainerRecord::default()
         };
         record.restart.set_policy(spec.restart);

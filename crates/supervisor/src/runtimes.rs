@@ -16,7 +16,7 @@ const EMBEDDED: &str = "embedded";
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Looked for in this order where the configuration names no default.
-const KNOWN: [&str; 5] = [EMBEDDED, "runc", "crun", "youki", "runsc"];
+pub const KNOWN: [&str; 5] = [EMBEDDED, "runc", "crun", "youki", "runsc"];
 
 /// How to call the runtime that a request asks for; `folder` is the container's own.
 pub(crate) fn resolve(

@@ -285,16 +285,38 @@ impl Supervisor {
     }
 
     pub async fn update(&self, key: ContainerKey, update: Update, request: Option<RequestId>) -> Result<(), Error> {
+        let mut wanted = None;
         let resources = match update {
             Update::Json(json) => json,
-            Update::Fields(fields) => resources::to_json(&fields)
-                .map_err(|message| Error::new(ErrorCode::InvalidArgument, "update", &key, message))?,
+            Update::Fields(mut fields) => {
+                wanted = fields.memory_limit.and_then(|limit| u64::try_from(limit).ok());
+                // No limit of memory while one of memory and swap holds is refused by the kernel, and nobody means it.
+                if fields.memory_limit == Some(-1)
+                    && fields.memory_swap.is_none()
+                    && self
+                        .limits(&key)
+                        .await
+                        .is_some_and(|limits| limits.memory_swap.is_some())
+                {
+                    fields.memory_swap = Some(-1);
+                }
+                resources::to_json(&fields)
+                    .map_err(|message| Error::new(ErrorCode::InvalidArgument, "update", &key, message))?
+            }
         };
-        self.ask(&self.methods().update, &key, request, |reply| Wish::Update {
+        let asked = self.ask(&self.methods().update, &key, request, |reply| Wish::Update {
             resources,
             reply,
-        })
-        .await
+        });
+        match (asked.await, wanted) {
+            (Err(error), Some(limit)) => Err(match self.memory_in_use(&key).await {
+                Some(used) if used > limit => error.explained(&format!(
+                    "it uses {used} bytes of memory now, more than the limit of {limit}"
+                )),
+                _ => error,
+            }),
+            (done, _) => done,
+        }
     }
 
     /// Another restart policy, from the next end on.
@@ -339,6 +361,7 @@ impl Supervisor {
         }
         if processes {
             self.fill_processes(std::slice::from_mut(&mut view)).await;
+            self.fill_limits(&mut view).await;
         }
         Ok(view)
     }

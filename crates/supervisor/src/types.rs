@@ -27,6 +27,10 @@ pub struct RunSpec {
     pub made: Option<MadeBundle>,
     pub runtime_options: RuntimeOptions,
     pub restart: RestartPolicy,
+    /// Remove it when it has ended.
+    pub remove: bool,
+    /// Our init is the first process and starts the bundle's.
+    pub init: bool,
 }
 
 /// What a bundle is made of.
@@ -76,6 +80,8 @@ impl RunSpec {
             made: None,
             runtime_options: RuntimeOptions::default(),
             restart: RestartPolicy::No,
+            remove: false,
+            init: false,
         }
     }
 }
@@ -202,6 +208,9 @@ pub struct ContainerView {
     pub restart_count: u32,
     /// When it is to be started again; 0 = it is not.
     pub restart_at: i64,
+    pub remove: bool,
+    /// Only if asked for: what its cgroup limits.
+    pub limits: Option<Resources>,
 }
 
 #[derive(Debug, Clone)]

@@ -55,6 +55,11 @@ pub fn restore(terminal: impl AsFd, mode: &Mode) -> io::Result<()> {
     Ok(tcsetattr(terminal, OptionalActions::Now, &mode.0)?)
 }
 
+/// Gives the terminal to the caller's process group. From outside the group that has it SIGTTOU must be blocked.
+pub fn set_foreground(terminal: impl AsFd) -> io::Result<()> {
+    Ok(rustix::termios::tcsetpgrp(terminal, rustix::process::getpgrp())?)
+}
+
 /// The controlling terminal of this session's leader (no session must have it yet).
 pub fn make_controlling(terminal: impl AsFd) -> io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(terminal)?)

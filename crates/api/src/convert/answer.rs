@@ -3,7 +3,7 @@
 use berth_core::{EventKind, ExitReason, ExitStatus, RestartPolicy, Signal, Stream};
 use berth_supervisor::{
     AttachOpened, AttachOutput, ContainerState, ContainerStats, ContainerView, Deleted, EventItem, ExecView, LogEntry,
-    ProcessInfo, RuntimeInfo, Stage, StatsSample,
+    ProcessInfo, Resources, RuntimeInfo, Stage, StatsSample,
 };
 use berth_wire::v1;
 
@@ -82,6 +82,33 @@ fn restart(policy: RestartPolicy) -> (v1::RestartPolicy, u32) {
     }
 }
 
+fn limits(resources: Resources) -> v1::Resources {
+    let Resources {
+        memory_limit,
+        memory_swap,
+        memory_reservation,
+        cpu_shares,
+        cpu_quota,
+        cpu_period,
+        cpuset_cpus,
+        cpuset_mems,
+        pids_limit,
+        blkio_weight,
+    } = resources;
+    v1::Resources {
+        memory_limit,
+        memory_swap,
+        memory_reservation,
+        cpu_shares,
+        cpu_quota,
+        cpu_period,
+        cpuset_cpus,
+        cpuset_mems,
+        pids_limit,
+        blkio_weight,
+    }
+}
+
 pub fn container(view: ContainerView) -> v1::Container {
     let (restart, restart_max) = restart(view.restart);
     v1::Container {
@@ -103,6 +130,8 @@ pub fn container(view: ContainerView) -> v1::Container {
         restart_max,
         restart_count: view.restart_count,
         restart_at: view.restart_at,
+        remove: view.remove,
+        limits: view.limits.map(limits),
         stop_timeout_ms: u32::try_from(view.stop_timeout.as_millis()).unwrap_or(u32::MAX),
         shim_pid: view.shim_pid,
         processes: view.processes.into_iter().map(process).collect(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use berth_core::{ContainerId, ErrorCode, EventKind, LogSpec, Namespace, RestartPolicy, StdioTo, Stream};
+use berth_core::{ContainerId, EventKind, LogSpec, Namespace, RestartPolicy, StdioTo, Stream};
 use berth_supervisor::{
     AttachInput, Error, EventQuery, ExecOverrides, ExecProcess, ExecSpec, LogQuery, Resources, Rlimit, RunSpec,
     RuntimeOptions, Since, StatsQuery, StopSpec, Update,
@@ -27,11 +27,8 @@ pub fn spec(subject: &Subject, spec: v1::ContainerSpec) -> Result<RunSpec, Error
     }
     let bundle = subject.absolute_path("container.bundle", &spec.bundle)?;
     let restart = restart(subject, "container.restart", spec.restart, spec.restart_max)?;
-    if spec.init {
-        return Err(subject.error(
-            ErrorCode::Unimplemented,
-            "container.init: an init process is not built yet",
-        ));
+    if spec.remove && restart != RestartPolicy::No {
+        return Err(subject.refuse("container.remove", true, "false where there is a restart policy"));
     }
     if spec.runtime.len() >= 4096 || spec.runtime.contains('\0') {
         return Err(subject.refuse(
@@ -59,6 +56,8 @@ pub fn spec(subject: &Subject, spec: v1::ContainerSpec) -> Result<RunSpec, Error
         made: None,
         runtime_options: RuntimeOptions::default(),
         restart,
+        remove: spec.remove,
+        init: spec.init,
     })
 }
 

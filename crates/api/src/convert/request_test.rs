@@ -1,5 +1,6 @@
 //! Malformed requests are refused with field, value and what is allowed; whatever comes, nothing panics.
 
+use berth_core::ErrorCode;
 use proptest::prelude::*;
 
 use super::*;
@@ -104,9 +105,12 @@ fn numbers_have_ranges() {
 }
 
 #[test]
-fn what_is_not_built_yet_says_so() {
-    let init = run(|s| s.init = true);
-    assert_eq!(init.expect_err("refused").code(), ErrorCode::Unimplemented);
+fn what_restarts_is_not_removed() {
+    let both = run(|s| {
+        s.remove = true;
+        s.restart = v1::RestartPolicy::Always.into();
+    });
+    assert_eq!(both.expect_err("refused").code(), ErrorCode::InvalidArgument);
 }
 
 #[test]

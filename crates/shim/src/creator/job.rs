@@ -13,7 +13,7 @@ use berth_sys::{file, process, signal};
 use berth_wire::shim::{self, ExecOverrides, driver::Kind};
 
 use super::report::{Created, Failed, Report, StageTime};
-use super::{Setting, process_json};
+use super::{Setting, first, process_json};
 use crate::cgroup::Place;
 use crate::stdio::{Ends, Opened};
 
@@ -222,9 +222,13 @@ impl At<'_> {
         self.stage("bundle", |_| {
             process_json::keep(&setting.bundle, stdio.terminal(), &setting.folder)
         })?;
+        let ours = match &setting.init {
+            Some(init) => Some(first::bundle(&setting.bundle, init, &setting.folder)?),
+            None => None,
+        };
         let args = CreateArgs {
             call: *call,
-            bundle: &setting.bundle,
+            bundle: ours.as_deref().unwrap_or(&setting.bundle),
             stdio,
         };
         if !start {

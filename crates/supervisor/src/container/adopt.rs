@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use berth_core::state::{Input, State};
-use berth_core::{ContainerKey, EventKind, ExecId, ExitStatus};
+use berth_core::{ContainerKey, EventKind, ExecId, ExitStatus, RestartPolicy};
 use berth_record::{ContainerRecord, ExitRecord, Loaded, StateRecord, Verdict};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
@@ -25,7 +25,7 @@ use super::task::Task;
 use super::{Link, bury};
 use crate::deps::ShimProcess;
 use crate::env::{History, Told};
-use crate::shim;
+use crate::{kept, shim};
 
 /// From the end of a shim's socket to the end of its process.
 const ENDING: Duration = Duration::from_millis(500);
@@ -168,6 +168,8 @@ impl Task {
         let state = match answer.state() {
             // What an earlier daemon had killed already must not pass for a container that ran and ended.
             _ if self.record.undoing => return self.undo(Some(link), true).await,
+            // It was making room for its next life, and does so again.
+            wire::State::Empty if self.record.restart.replaced => State::Stopped,
             // It was being deleted, and that goes on.
             wire::State::Empty if self.record.state != StateRecord::Creating => {
                 self.link = Some(link);
@@ -187,6 +189,11 @@ impl Task {
         self.cgroup = answer.cgroup.clone();
         self.oom_kills = answer.oom_kills;
         let exit = init.and_then(|p| p.exit).map(|e| shim::exit(&e));
+        let exit = match (exit, state) {
+            (None, State::Stopped) => folder.exit().ok().flatten().map(|exit| exit.status()),
+            (exit, _) => exit,
+        };
+        self.record.restart.replaced = false;
         self.link = Some(link.clone());
         // What was not told before the crash is told now, the beginning before the end.
         let has_more = answer.oom_kills > 0 || answer.processes.iter().any(|p| !p.exec_id.is_empty());
@@ -308,7 +315,7 @@ impl Task {
         self.execs.insert(exec.clone(), entry);
         let begun = told.has(self.incarnation, Some(&exec), EventKind::ExecStarted);
         if !begun && told.reaches(process.started_at) {
-            self.tell_exec_started(&exec, process.pid);
+            self.tell_exec_started(&exec, process.pid, process.started_at);
         }
         if let Some(exit) = process.exit {
             let status = shim::exit(&exit);
@@ -348,7 +355,7 @@ impl Task {
                 }
                 self.exit = Some(status);
                 self.state = State::Stopped;
-                self.consider_restart();
+                self.after_end();
                 self.publish();
             }
             None => {
@@ -389,6 +396,17 @@ impl Task {
         let left = remove(removal).await.finish(&self.env);
         if !left.is_empty() {
             tracing::warn!(container = %self.key, ?left, "it was undone, but for this; it is tried again");
+        }
+        if self.policy() != RestartPolicy::No && self.record.restart.last.is_some() {
+            // Of a restart: what ended before is still to be restarted.
+            let (record, status) = kept::last_end(&self.env, self.record.clone());
+            match kept::lay_out(&self.env, &self.key, record, &status) {
+                Ok(_) => {
+                    self.folder = None;
+                    return Box::pin(self.find_out()).await;
+                }
+                Err(error) => tracing::error!(container = %self.key, %error, "it can't be brought back"),
+            }
         }
         self.give_up();
     }

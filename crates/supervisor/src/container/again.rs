@@ -23,8 +23,16 @@ impl Task {
         self.record.restart.policy()
     }
 
-    /// It has ended: is it to be started again? Decided once for each life and boot.
-    pub(super) fn consider_restart(&mut self) {
+    /// It has ended, and that is told.
+    pub(super) fn after_end(&mut self) {
+        self.consider_restart();
+        if self.state == State::Stopped && self.record.remove {
+            self.input(Input::Delete, None);
+        }
+    }
+
+    /// Is it to be started again? Decided once for each life and boot.
+    fn consider_restart(&mut self) {
         let Some(exit) = self.exit.clone() else { return };
         let began = self.record.started_at != 0 || self.record.restart.count != 0;
         if self.state != State::Stopped || self.policy() == RestartPolicy::No || !began {
@@ -137,6 +145,19 @@ impl Task {
         }
     }
 
+    /// Whoever stops it need not know that it is being made again just now.
+    pub(super) fn hold(&mut self, wish: Wish) {
+        self.heed(Some(&wish));
+        self.held.push(wish);
+    }
+
+    /// The restart has come to its end, whichever.
+    pub(super) fn release_held(&mut self) {
+        for wish in std::mem::take(&mut self.held) {
+            self.wish(wish);
+        }
+    }
+
     pub(super) fn set_policy(&mut self, policy: RestartPolicy, reply: Reply<()>) {
         if self.state == State::Deleting {
             let error = self.error("update", ErrorCode::WrongState, "the container is being deleted");
@@ -177,6 +198,7 @@ impl Task {
         let restart = &mut self.record.restart;
         restart.count = restart.count.saturating_add(1);
         restart.due_at = 0;
+        restart.replaced = false;
         self.record = ContainerRecord {
             incarnation: self.incarnation.to_string(),
             boot_id: self.env.boot_id.clone(),

@@ -227,10 +227,15 @@ impl Task {
         // Not if it was deleted while it was started.
         let Some(entry) = self.execs.get_mut(&exec) else { return };
         entry.pid = response.pid;
-        entry.started_at = now;
         let ending = entry.ending.take();
+        let began = match response.started_at {
+            // Of a shim of an earlier release.
+            0 => now,
+            at => at,
+        };
+        entry.started_at = began;
         let callers = std::mem::take(&mut entry.callers);
-        self.tell_exec_started(&exec, response.pid);
+        self.tell_exec_started(&exec, response.pid, began);
         stage!("exec.told");
         if let Some(ending) = ending {
             self.exec_ended(exec.clone(), ending);
@@ -240,8 +245,9 @@ impl Task {
         answer(callers, &Ok(ExecStarted { pid, exec_id: exec }));
     }
 
-    pub(super) fn tell_exec_started(&mut self, exec: &ExecId, pid: u32) {
+    pub(super) fn tell_exec_started(&mut self, exec: &ExecId, pid: u32, at: i64) {
         let event = NewEvent {
+            at: if at == 0 { self.env.clock.now() } else { at },
             exec_id: Some(exec.clone()),
             pid,
             ..self.event(EventKind::ExecStarted)

@@ -108,7 +108,7 @@ impl Task {
         };
         self.say(event, ack);
         self.exit = Some(status);
-        self.consider_restart();
+        self.after_end();
     }
 
     /// An earlier daemon may have sent the start, which was still under way when this one looked: only the shim wrote it down.

@@ -25,7 +25,7 @@ pub(crate) struct Launched {
     link: Link,
     folder: Arc<Folder>,
     response: wire::CreateResponse,
-    /// When the answer came, by the clock on the wall.
+    /// When it was started, by the clock on the wall.
     at: i64,
     stages: Vec<Stage>,
 }
@@ -115,7 +115,7 @@ impl Task {
                 if let Some(starter) = starter {
                     starter.fail(error);
                 }
-                return;
+                return self.release_held();
             }
         };
         let Launched {
@@ -155,6 +155,7 @@ impl Task {
         if let Some(number) = lost {
             self.shim_gone(number);
         }
+        self.release_held();
     }
 }
 
@@ -167,6 +168,7 @@ impl Task {
         self.folder = Some(folder);
         self.ending = Some(Ending { status, ack: None });
         self.input(Input::RestartFailed, None);
+        self.release_held();
     }
 }
 
@@ -254,8 +256,12 @@ impl Launch {
         Ok(Launched {
             link,
             folder,
+            at: match response.started_at {
+                // Of a shim of an earlier release.
+                0 => self.env.clock.now(),
+                at => at,
+            },
             response,
-            at: self.env.clock.now(),
             stages,
         })
     }
@@ -326,5 +332,10 @@ pub(super) fn create_request(
         drain_timeout_ms: ms(config.drain_timeout),
         oom_score_adj: config.oom_score_adj,
         rootfs: Vec::new(),
+        init: if record.init {
+            config.path.to_string_lossy().into_owned()
+        } else {
+            String::new()
+        },
     }
 }

@@ -134,8 +134,8 @@ pub(crate) enum Fact {
     NotRestarted(Error, ExitStatus, Arc<Folder>),
     /// The pause before the restart is over.
     Due,
-    /// How the start of the created container ended.
-    StartAnswered(Result<Vec<crate::types::Stage>, Error>),
+    /// How the start of the created container ended, and when it began.
+    StartAnswered(Result<(Vec<crate::types::Stage>, i64), Error>),
     /// By the connection of this number.
     Shim(u64, wire::Event),
     /// The connection of this number has ended.

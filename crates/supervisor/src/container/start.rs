@@ -170,29 +170,33 @@ impl Task {
                 }
                 result => result,
             };
-            let result = result.map_err(|e| e.into_error("start", &key)).map(|response| {
-                let mut stages: Vec<Stage> = shim::stages(response.stages).collect();
+            let result = result.map_err(|e| e.into_error("start", &key)).map(|mut response| {
+                let mut stages: Vec<Stage> = shim::stages(std::mem::take(&mut response.stages)).collect();
                 stages.push(Stage {
                     name: "start".into(),
                     duration: began.elapsed(),
                 });
-                stages
+                (stages, response.started_at)
             });
             Fact::StartAnswered(result)
         });
     }
 
-    pub(super) fn start_answered(&mut self, result: Result<Vec<Stage>, crate::Error>) {
+    pub(super) fn start_answered(&mut self, result: Result<(Vec<Stage>, i64), crate::Error>) {
         stage!("start.answered");
         self.permit = None;
         let starter = self.starter.take();
         match result {
-            Ok(stages) => {
+            Ok((stages, at)) => {
                 for stage in stages {
                     self.add_stage(&stage.name, stage.duration);
                 }
                 self.count_start();
-                self.record.started_at = self.env.clock.now();
+                self.record.started_at = match at {
+                    // Of a shim of an earlier release, or asked for after the answer was lost.
+                    0 => self.env.clock.now(),
+                    at => at,
+                };
                 self.record.start_sent = true;
                 self.record.start_request_id = std::mem::take(&mut self.start_request_id);
                 self.input(Input::Started, None);

@@ -77,6 +77,8 @@ pub(crate) struct Task {
     pub(super) freezes: u64,
     /// News of connections up to this one is of an earlier life.
     pub(super) past_links: u64,
+    /// Stops that came in the middle of a restart.
+    pub(super) held: Vec<Wish>,
     view: watch::Sender<Option<Arc<Snapshot>>>,
     pub(super) facts_in: mpsc::Sender<Box<Fact>>,
     facts: mpsc::Receiver<Box<Fact>>,
@@ -229,6 +231,7 @@ impl Task {
             again: false,
             freezes: 0,
             past_links: 0,
+            held: Vec::new(),
             view,
             facts_in,
             facts,
@@ -285,7 +288,7 @@ impl Task {
         });
     }
 
-    fn wish(&mut self, wish: Wish) {
+    pub(super) fn wish(&mut self, wish: Wish) {
         let wish = match wish {
             // The start that an earlier daemon sent for this request.
             Wish::Start { request_id, reply }
@@ -304,6 +307,9 @@ impl Task {
             {
                 reply.send(Ok(self.pid));
                 return;
+            }
+            wish @ Wish::Stop { .. } if self.state == State::Creating && self.record.restart.count > 0 => {
+                return self.hold(wish);
             }
             wish => wish,
         };
@@ -482,7 +488,11 @@ impl Task {
         } else {
             Vec::new()
         };
+        // The answer may be later than its end.
+        let begins = matches!(kind, EventKind::Created | EventKind::Started) && self.record.started_at != 0;
+        let now = self.env.clock.now();
         let event = NewEvent {
+            at: if begins { self.record.started_at.min(now) } else { now },
             stages,
             message: self.restart_message(kind),
             ..self.event(kind)

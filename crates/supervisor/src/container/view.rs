@@ -71,6 +71,8 @@ impl Task {
             restart: record.restart.policy(),
             restart_count: record.restart.count,
             restart_at: record.restart.due_at,
+            remove: record.remove,
+            limits: None,
         };
         Snapshot {
             view,

@@ -132,13 +132,16 @@ impl Shims for Launcher {
     }
 }
 
+/// The longest name of a container, for which the template's arguments have room: a shim's title takes their place.
+const TITLE: usize = 76 + 1 + 76;
+
 impl Template {
     fn start(program: &OwnedFd, nofile: Limit) -> io::Result<Arc<Self>> {
         let (ours, theirs) = socket::seqpacket_pair(true)?;
         berth_sys::file::set_nonblocking(&theirs, false)?;
         let pid = exec::spawn(
             program.as_fd(),
-            &[OsStr::new("template")],
+            &[OsStr::new("template"), OsStr::new(&" ".repeat(TITLE))],
             &[(theirs.as_fd(), 3)],
             nofile,
         )?;

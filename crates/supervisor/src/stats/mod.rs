@@ -5,13 +5,15 @@
 use std::sync::Arc;
 
 use berth_core::{ContainerId, ErrorCode};
-use berth_sys::cgroup::{Hierarchies, Stats, Version};
+use berth_sys::cgroup::{Group, Hierarchies, Stats, Version};
 use berth_sys::net_dev;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::calls::Call;
 use crate::lane::Lane;
-use crate::types::{ContainerState, ContainerStats, ContainerView, NetworkUsage, StatsQuery, StatsSample, Usage};
+use crate::types::{
+    ContainerState, ContainerStats, ContainerView, NetworkUsage, Resources, StatsQuery, StatsSample, Usage,
+};
 use crate::{Error, Supervisor};
 
 /// The processes in each of these cgroups. What can't be read has none: it may be gone at any moment.
@@ -19,6 +21,30 @@ pub(crate) fn processes<'a>(cgroups: impl Iterator<Item = &'a str>) -> Vec<Vec<u
     let hierarchies = Hierarchies::detect();
     let inside = |cgroup: &str| hierarchies.as_ref().ok()?.group_named(cgroup).ok()?.pids().ok();
     cgroups.map(|cgroup| inside(cgroup).unwrap_or_default()).collect()
+}
+
+/// Bytes that it uses.
+pub(crate) fn memory(view: &ContainerView) -> Option<u64> {
+    Some(group(view, &Hierarchies::detect().ok()?)?.stats().memory_bytes)
+}
+
+/// What a container's cgroup limits.
+pub(crate) fn limits(view: &ContainerView) -> Option<Resources> {
+    let limits = group(view, &Hierarchies::detect().ok()?)?.limits();
+    let signed = |limit: Option<u64>| limit.and_then(|limit| i64::try_from(limit).ok());
+    let (quota, period) = limits.cpu_quota.unzip();
+    Some(Resources {
+        memory_limit: signed(limits.memory),
+        memory_swap: signed(limits.memory_swap),
+        memory_reservation: signed(limits.memory_reservation),
+        cpu_shares: limits.cpu_shares,
+        cpu_quota: signed(quota),
+        cpu_period: period,
+        cpuset_cpus: limits.cpus,
+        cpuset_mems: limits.mems,
+        pids_limit: signed(limits.pids),
+        blkio_weight: None,
+    })
 }
 
 impl Supervisor {
@@ -121,7 +147,7 @@ impl StatsStream {
     }
 }
 
-fn alive(view: &ContainerView) -> bool {
+pub(crate) fn alive(view: &ContainerView) -> bool {
     match view.state {
         ContainerState::Created | ContainerState::Starting | ContainerState::Running | ContainerState::Paused => {
             view.pid != 0
@@ -134,15 +160,18 @@ fn alive(view: &ContainerView) -> bool {
     }
 }
 
-fn usage(view: &ContainerView, hierarchies: &Hierarchies) -> ContainerStats {
-    // Under v1 each controller may have put the process elsewhere. If the process is gone, or its number is another's by now,
-    // the name alone has to do.
+/// Under v1 each controller may have put the process elsewhere. If the process is gone, or its number is another's by now,
+/// the name alone has to do.
+fn group(view: &ContainerView, hierarchies: &Hierarchies) -> Option<Group> {
     let of_process = hierarchies
         .group_of(view.pid)
         .ok()
         .filter(|group| group.name() == view.cgroup);
-    let group = of_process.or_else(|| hierarchies.group_named(&view.cgroup).ok());
-    let stats = group.map(|group| group.stats()).unwrap_or_default();
+    of_process.or_else(|| hierarchies.group_named(&view.cgroup).ok())
+}
+
+fn usage(view: &ContainerView, hierarchies: &Hierarchies) -> ContainerStats {
+    let stats = group(view, hierarchies).map(|group| group.stats()).unwrap_or_default();
     let usage = Usage {
         oom_kills: stats.oom_kills.max(view.oom_kills),
         networks: networks(view.pid),

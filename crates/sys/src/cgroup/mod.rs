@@ -6,6 +6,7 @@
 
 mod control;
 pub mod events;
+mod limits;
 mod oom;
 pub mod parse;
 mod stats;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::mounts::Mount;
 
+pub use limits::Limits;
 pub use oom::OomKills;
 pub use stats::Stats;
 

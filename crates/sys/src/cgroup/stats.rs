@@ -29,7 +29,7 @@ pub struct Stats {
 }
 
 /// A file's text; empty if it can't be read.
-fn text(folder: Option<&Path>, name: &str) -> String {
+pub(super) fn text(folder: Option<&Path>, name: &str) -> String {
     folder
         .and_then(|folder| std::fs::read_to_string(folder.join(name)).ok())
         .unwrap_or_default()
