@@ -120,6 +120,11 @@ fn fill(root: &Path, wish: &Wish, tree: &Path) -> Result<(), String> {
     let pages = tree.join("usr/share/man/man1");
     fs::create_dir_all(&pages).map_err(|e| format!("{}: {e}", pages.display()))?;
     call(Command::new(&berth).arg("man").arg(&pages))?;
+    install(
+        &root.join("packaging/berthd.8"),
+        &tree.join("usr/share/man/man8/berthd.8"),
+        0o644,
+    )?;
     let default = call(Command::new(tree.join("usr/bin/berthd")).args(["config", "default"]))?;
     write(&tree.join("usr/share/doc/berth/config.toml"), &default, 0o644)?;
     for unit in ["berthd.service", "berthd.socket"] {

@@ -76,3 +76,25 @@ pub enum ConfigCommand {
         file: Option<PathBuf>,
     },
 }
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_manual_page_names_every_option_and_command() {
+        let page = include_str!("../../../packaging/berthd.8").replace("\\-", "-");
+        let cli = Cli::command();
+        for option in cli.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(page.contains(&format!("\\fB--{option}\\fR")), "--{option}");
+        }
+        for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(
+                page.contains(&format!("\\fB{}", command.get_name())),
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,10 +47,11 @@ pub fn run(flags: &Flags, args: &DoctorArgs) -> Result<ExitCode, Error> {
             Ok(Mended::Left)
         };
         left += usize::from(!matches!(mended, Ok(Mended::Done(_))));
+        let advice = advice(finding, &fix_command(flags.config.as_deref(), &layout));
         say(&if args.json {
-            json(finding, &mended)
+            json(finding, &mended, advice)
         } else {
-            words(finding, &mended)
+            words(finding, &mended, &advice)
         })?;
     }
     if !args.json {
@@ -87,22 +89,45 @@ fn deaf(config: &Config) -> Option<Finding> {
 
 type Outcome = Result<Mended, berth_doctor::Error>;
 
-fn words(finding: &Finding, mended: &Outcome) -> String {
+/// How this state is mended: the command with the options that name it.
+fn fix_command(config: Option<&Path>, layout: &Layout) -> String {
+    let defaults = [
+        (layout.state(), "--state", "/run/berth"),
+        (layout.root(), "--root", "/var/lib/berth"),
+    ];
+    let mut command = String::from("berthd");
+    if let Some(config) = config {
+        command += &format!(" --config {}", config.display());
+    }
+    for (folder, option, _) in defaults
+        .iter()
+        .filter(|(folder, _, default)| *folder != Path::new(default))
+    {
+        command += &format!(" {option} {}", folder.display());
+    }
+    command + " doctor --fix"
+}
+
+fn advice(finding: &Finding, fix: &str) -> String {
+    finding.advice().replace("berthd doctor --fix", fix)
+}
+
+fn words(finding: &Finding, mended: &Outcome, advice: &str) -> String {
     match mended {
         Ok(Mended::Done(done)) => format!("{finding}\n  mended: {done}\n"),
-        Ok(Mended::Left) => format!("{finding}\n  {}\n", finding.advice()),
+        Ok(Mended::Left) => format!("{finding}\n  {advice}\n"),
         Err(error) => format!("{finding}\n  not mended: {error}\n"),
     }
 }
 
 /// One object a line: the finding's own fields, `words`, and `mended` or `advice`.
-fn json(finding: &Finding, mended: &Outcome) -> String {
+fn json(finding: &Finding, mended: &Outcome, advice: String) -> String {
     let mut object = serde_json::to_value(finding).unwrap_or_default();
     if let Some(fields) = object.as_object_mut() {
         fields.insert("words".into(), finding.to_string().into());
         let (name, text) = match mended {
             Ok(Mended::Done(done)) => ("mended", done.clone()),
-            Ok(Mended::Left) => ("advice", finding.advice().to_owned()),
+            Ok(Mended::Left) => ("advice", advice),
             Err(error) => ("error", error.to_string()),
         };
         fields.insert(name.into(), text.into());
@@ -136,15 +161,33 @@ fn say(text: &str) -> Result<(), Error> {
 /// Once per start, when adoption has ended: what it could not settle stands in the log by name.
 pub async fn at_start(supervisor: Supervisor, layout: Layout) {
     supervisor.adopted().await;
+    let fix = fix_command(None, &layout);
     let looked = tokio::task::spawn_blocking(move || lasting(&layout));
     match looked.await {
         Ok(Ok(found)) => {
             for finding in found {
-                tracing::warn!(advice = finding.advice(), "{finding}");
+                tracing::warn!(advice = advice(&finding, &fix), "{finding}");
             }
         }
         Ok(Err(error)) => tracing::warn!(%error, "the state could not be examined"),
         // The daemon ends.
         Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn advice_names_the_state_that_was_looked_at() {
+        let finding = Finding::Leftover { path: "/x".into() };
+        let usual = fix_command(None, &Layout::new(Path::new("/run/berth"), Path::new("/var/lib/berth")));
+        assert!(advice(&finding, &usual).contains("`berthd doctor --fix`"));
+        let other = fix_command(
+            Some(Path::new("/c.toml")),
+            &Layout::new(Path::new("/s"), Path::new("/r")),
+        );
+        assert!(advice(&finding, &other).contains("`berthd --config /c.toml --state /s --root /r doctor --fix`"));
     }
 }

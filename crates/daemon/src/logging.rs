@@ -1,8 +1,10 @@
-//! The daemon's own log, on stderr: text for people, JSON for machines. Its filter can be changed while it runs.
+//! The daemon's own log: on stderr, text for people or JSON for machines, or to journald itself. Its filter can be changed while it runs.
 
 use std::io;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Config, LogFormat};
 use crate::error::Error;
@@ -31,6 +33,9 @@ pub fn start(config: &Config) -> Result<Log, Error> {
         what: "the log".into(),
         source: io::Error::other(e),
     };
+    if config.log_format == LogFormat::Journald {
+        return to_journald(&config.log_level, failed);
+    }
     let plain = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(directives(&config.log_level)))
         .with_writer(io::stderr)
@@ -45,10 +50,22 @@ pub fn start(config: &Config) -> Result<Log, Error> {
         }};
     }
     Ok(match config.log_format {
-        LogFormat::Text => Log { set: begin!(plain) },
+        LogFormat::Text | LogFormat::Journald => Log { set: begin!(plain) },
         LogFormat::Json => Log {
             set: begin!(plain.json().flatten_event(true)),
         },
+    })
+}
+
+fn to_journald(level: &str, failed: impl Fn(Box<dyn std::error::Error + Send + Sync>) -> Error) -> Result<Log, Error> {
+    let layer = tracing_journald::layer().map_err(|error| failed(error.into()))?;
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(directives(level)));
+    let subscriber = tracing_subscriber::registry()
+        .with(filter)
+        .with(layer.with_syslog_identifier("berthd".into()));
+    subscriber.try_init().map_err(|error| failed(error.into()))?;
+    Ok(Log {
+        set: Box::new(move |filter| handle.reload(filter).map_err(|e| e.to_string())),
     })
 }
 

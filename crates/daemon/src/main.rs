@@ -78,7 +78,11 @@ fn check(flags: Flags, file: Option<std::path::PathBuf>) -> Result<(), Error> {
     let config = file.or(flags.config.clone());
     let name = config.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
     let named = config.is_some();
-    Config::load(&Flags { config, ..flags })?;
+    let flags = Flags { config, ..flags };
+    for warning in Config::load(&flags)?.missing(&flags)? {
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
     if named || name.exists() {
         print(&format!("{} is good\n", name.display()))
     } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_api::Api;
 use berth_record::Layout;
-use berth_supervisor::Supervisor;
+use berth_supervisor::{ContainerState, Supervisor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -69,7 +69,7 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     );
     let (hang_up, hung_up) = oneshot::channel::<()>();
     let (meta, content) = stores::open(&config.root).await?;
-    supervisor.keep_in(Arc::new(stores::Kept(meta.clone())));
+    supervisor.keep_in(Arc::new(stores::Kept(meta.clone()))).await;
     let shims = listen::beside(&config.ttrpc_address);
     let has_shims = shims.is_some();
     let api = Api::new(supervisor.clone(), meta, content).with_shims(shims);
@@ -81,7 +81,11 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     let watchdog = tokio::spawn(systemd::watchdog(address.clone(), supervisor.clone()));
     systemd::ready(&address);
     let layout = Layout::new(&config.state, &config.root);
-    let examination = tokio::spawn(doctor::at_start(supervisor.clone(), layout));
+    let (found, looked) = (supervisor.clone(), supervisor.clone());
+    let examination = tokio::spawn(async move {
+        tell_found(&found).await;
+        doctor::at_start(looked, layout).await;
+    });
 
     let mut daemon = Daemon {
         config,
@@ -129,6 +133,19 @@ pub async fn run(config: Config, flags: Flags, log: Log) -> Result<(), Error> {
     metrics.end();
     tracing::info!("ended");
     result
+}
+
+/// Once per start: what is still there of the last daemon's.
+async fn tell_found(supervisor: &Supervisor) {
+    supervisor.adopted().await;
+    let Ok(found) = supervisor.list(None, Default::default(), false).await else {
+        return;
+    };
+    let runs = |state| matches!(state, ContainerState::Running | ContainerState::Paused);
+    let running = found.iter().filter(|container| runs(container.state)).count();
+    if !found.is_empty() {
+        tracing::info!(containers = found.len(), "found {running} running");
+    }
 }
 
 fn served<E: std::error::Error>(ended: Result<Result<(), E>, tokio::task::JoinError>) -> Result<(), Error> {

@@ -240,6 +240,22 @@ fn describe(value: &DeValue<'_>) -> String {
     }
 }
 
+/// The line of a key, if it is written; `path` may name a runtime with dots in its name.
+pub fn line_of_key(text: &str, path: &[&str]) -> Option<usize> {
+    let document = DeTable::parse(text).ok()?.into_inner();
+    let mut table = &document;
+    let mut at = None;
+    for part in path {
+        let (name, value) = table.iter().find(|(name, _)| name.get_ref().as_ref() == *part)?;
+        at = Some(name.span().start);
+        // Of the last part it is not asked for.
+        if let Some(inner) = value.get_ref().as_table() {
+            table = inner;
+        }
+    }
+    at.map(|at| line_of(text, at))
+}
+
 fn line_of(text: &str, at: usize) -> usize {
     1 + text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count()
 }

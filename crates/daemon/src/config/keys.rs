@@ -80,7 +80,7 @@ pub const KEYS: &[Key] = &[
     key("daemon", "root", Kind::Path, "\"/var/lib/berth\"", Restart, "What outlives a reboot, logs among it."),
     key("daemon", "shim", Kind::Path, "\"\"", Restart, "The berth-shim program; empty = beside berthd, then in PATH."),
     key("daemon", "log_level", Kind::Text, "\"info\"", Reload, "error, warn, info, debug or trace; or a filter such as \"info,berth_supervisor=debug\"."),
-    key("daemon", "log_format", Kind::Choice(&["text", "json"]), "\"text\"", Restart, "Format of the daemon's own log, on its stderr."),
+    key("daemon", "log_format", Kind::Choice(&["text", "json", "journald"]), "\"text\"", Restart, "The daemon's own log: text or json on its stderr, or journald itself, with every field on its own."),
     key("daemon", "metrics_address", Kind::Text, "\"\"", Restart, "Prometheus metrics: \"unix:/PATH\" or a loopback \"127.0.0.1:PORT\"; empty = none."),
     key("daemon", "worker_threads", Kind::Number { min: 1, max: 64 }, "2", Restart, "Threads that serve requests."),
     key("start", "concurrency", Kind::Number { min: 1, max: 10_000 }, "10", Reload, "How many starts work at once; any number may wait."),

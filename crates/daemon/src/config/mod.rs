@@ -5,6 +5,7 @@ pub mod keys;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use document::{Document, Value};
@@ -36,14 +37,58 @@ pub enum ConfigError {
     /// One complaint a line.
     #[error("{problems}")]
     Invalid { problems: String },
-    #[error("{key}: {message}")]
-    Value { key: &'static str, message: String },
+    #[error("{place}{key}: {message}")]
+    Value {
+        /// `FILE:LINE: `, or nothing where no file says it.
+        place: String,
+        key: &'static str,
+        message: String,
+    },
+}
+
+impl ConfigError {
+    fn value(key: &'static str, message: String) -> Self {
+        Self::Value {
+            place: String::new(),
+            key,
+            message,
+        }
+    }
+
+    /// With the line of the key.
+    fn found_in(self, source: &Source) -> Self {
+        match self {
+            Self::Value { key, message, .. } => Self::Value {
+                place: source.place(&key.split('.').collect::<Vec<_>>()),
+                key,
+                message,
+            },
+            other => other,
+        }
+    }
+}
+
+/// The file, for messages that come after it was read.
+#[derive(Debug, Default)]
+struct Source {
+    text: String,
+    origin: String,
+}
+
+impl Source {
+    fn place(&self, key: &[&str]) -> String {
+        match document::line_of_key(&self.text, key) {
+            Some(line) => format!("{}:{line}: ", self.origin),
+            None => String::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
     Json,
+    Journald,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +148,40 @@ pub struct Config {
 impl Config {
     /// Reads the file that the flags name (or the default one, if it is there) and lays the flags over it.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
-        Self::with_flags(read(flags.config.as_deref())?, flags)
+        let (document, source) = read(flags.config.as_deref())?;
+        // Alone first: what is wrong in it has a line.
+        Self::from_document(&document).map_err(|error| error.found_in(&source))?;
+        Self::with_flags(document, flags)
+    }
+
+    /// What is not there on this machine, which need not be wrong: it may come later.
+    pub fn missing(&self, flags: &Flags) -> Result<Vec<String>, ConfigError> {
+        let (_, source) = read(flags.config.as_deref())?;
+        let mut warnings = Vec::new();
+        let mut warn = |key: &[&str], message: String| {
+            warnings.push(format!("{}{}: {message}", source.place(key), key.join(".")));
+        };
+        let programs = self.runtimes.iter().map(|(name, runtime)| {
+            let key = ["runtimes", name.as_str(), "path"];
+            (key.to_vec(), &runtime.path)
+        });
+        let shim = self.shim.iter().map(|path| (vec!["daemon", "shim"], path));
+        for (key, path) in programs.chain(shim) {
+            match std::fs::metadata(path) {
+                Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {}
+                Ok(_) => warn(&key, format!("{} is not a program", path.display())),
+                Err(error) => warn(&key, format!("{}: {error}", path.display())),
+            }
+        }
+        for (name, runtime) in &self.containerd_runtimes {
+            if !is_runtime(runtime, &self.runtimes) {
+                warn(
+                    &["runtime", "containerd"],
+                    format!("{name} is to be {runtime}, which is not in the configuration"),
+                );
+            }
+        }
+        Ok(warnings)
     }
 
     fn with_flags(mut document: Document, flags: &Flags) -> Result<Self, ConfigError> {
@@ -142,17 +220,23 @@ impl Config {
                 address.display(),
                 address.as_os_str().len()
             );
-            return Err(ConfigError::Value {
-                key: "daemon.address",
-                message,
-            });
+            return Err(ConfigError::value("daemon.address", message));
         }
-        let runtimes = document
+        let runtimes: BTreeMap<String, Runtime> = document
             .runtimes
             .iter()
             .map(|(name, values)| (name.clone(), runtime(values)))
             .collect();
         let default_runtime = Some(read.text("runtime.default").to_owned()).filter(|name| !name.is_empty());
+        if let Some(name) = &default_runtime
+            && !is_runtime(name, &runtimes)
+        {
+            let message = format!(
+                "{name:?} is not in the configuration: add [runtimes.{name}] with its path, or name one of {}",
+                berth_supervisor::KNOWN_RUNTIMES.join(", ")
+            );
+            return Err(ConfigError::value("runtime.default", message));
+        }
         let ttrpc_address = read.path("daemon.ttrpc_address").unwrap_or_else(|| {
             let mut beside = address.clone().into_os_string();
             beside.push(".ttrpc");
@@ -166,6 +250,7 @@ impl Config {
             log_level: log_level(read.text("daemon.log_level"))?,
             log_format: match read.text("daemon.log_format") {
                 "json" => LogFormat::Json,
+                "journald" => LogFormat::Journald,
                 _ => LogFormat::Text,
             },
             metrics_address: metrics_address(read.text("daemon.metrics_address"))?,
@@ -283,14 +368,16 @@ fn containerd_runtimes(pairs: &[String]) -> Result<BTreeMap<String, String>, Con
                 runtimes.insert(name.to_owned(), runtime.to_owned());
             }
             _ => {
-                return Err(ConfigError::Value {
-                    key: "runtime.containerd",
-                    message: format!("{pair:?} is not NAME=RUNTIME"),
-                });
+                let message = format!("{pair:?} is not NAME=RUNTIME");
+                return Err(ConfigError::value("runtime.containerd", message));
             }
         }
     }
     Ok(runtimes)
+}
+
+fn is_runtime(name: &str, runtimes: &BTreeMap<String, Runtime>) -> bool {
+    runtimes.contains_key(name) || berth_supervisor::KNOWN_RUNTIMES.contains(&name)
 }
 
 fn runtime(values: &BTreeMap<String, Value>) -> Runtime {
@@ -309,12 +396,12 @@ fn runtime(values: &BTreeMap<String, Value>) -> Runtime {
 fn log_level(text: &str) -> Result<String, ConfigError> {
     match text.parse::<tracing_subscriber::EnvFilter>() {
         Ok(_) if !text.is_empty() && text.split(',').all(names_a_level) => Ok(text.to_owned()),
-        _ => Err(ConfigError::Value {
-            key: "daemon.log_level",
-            message: format!(
+        _ => Err(ConfigError::value(
+            "daemon.log_level",
+            format!(
                 "must be error, warn, info, debug, trace, or a filter such as \"info,berth_supervisor=debug\", not {text:?}"
             ),
-        }),
+        )),
     }
 }
 
@@ -336,10 +423,10 @@ fn metrics_address(text: &str) -> Result<Option<MetricsAddress>, ConfigError> {
     }
     match text.parse::<std::net::SocketAddr>() {
         Ok(address) if address.ip().is_loopback() => Ok(Some(MetricsAddress::Loopback(address))),
-        _ => Err(ConfigError::Value {
-            key: "daemon.metrics_address",
-            message: format!("must be \"unix:/PATH\" or a loopback address such as \"127.0.0.1:9180\", not {text:?}"),
-        }),
+        _ => Err(ConfigError::value(
+            "daemon.metrics_address",
+            format!("must be \"unix:/PATH\" or a loopback address such as \"127.0.0.1:9180\", not {text:?}"),
+        )),
     }
 }
 
@@ -348,7 +435,7 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn read(named: Option<&Path>) -> Result<Document, ConfigError> {
+fn read(named: Option<&Path>) -> Result<(Document, Source), ConfigError> {
     let path = named.unwrap_or(Path::new(DEFAULT_PATH));
     let failed = |source| ConfigError::Read {
         path: path.to_owned(),
@@ -357,7 +444,7 @@ fn read(named: Option<&Path>) -> Result<Document, ConfigError> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(e) if named.is_none() && e.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Document::defaults());
+            return Ok((Document::defaults(), Source::default()));
         }
         Err(e) => return Err(failed(e)),
     };
@@ -367,7 +454,8 @@ fn read(named: Option<&Path>) -> Result<Document, ConfigError> {
         return Err(ConfigError::NotText { path: path.to_owned() });
     }
     let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
-    Document::parse(&text, &path.to_string_lossy())
+    let origin = path.to_string_lossy().into_owned();
+    Ok((Document::parse(&text, &origin)?, Source { text, origin }))
 }
 
 #[cfg(test)]
@@ -479,6 +567,40 @@ mod test {
                 "{path} is not reported"
             );
         }
+    }
+
+    #[test]
+    fn a_default_runtime_must_be_known_and_complaints_have_lines() {
+        let folder = std::env::temp_dir().join(format!("berth-config.{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("folder");
+        let file = folder.join("config.toml");
+        let load = |text: &str| {
+            std::fs::write(&file, text).expect("file");
+            let flags = Flags {
+                config: Some(file.clone()),
+                ..Flags::default()
+            };
+            Config::load(&flags).and_then(|config| config.missing(&flags))
+        };
+        let error = load("[daemon]\n\n[runtime]\ndefault = \"rnc\"")
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.starts_with(&format!("{}:4: runtime.default: \"rnc\" is not", file.display())),
+            "{error}"
+        );
+        let error = load("[daemon]\nlog_level = \"loud\"")
+            .expect_err("no level")
+            .to_string();
+        assert!(error.contains("config.toml:2: daemon.log_level"), "{error}");
+        assert!(load("[runtime]\ndefault = \"crun\"").expect("good").is_empty());
+        let warned = load("[runtimes.\"my.own\"]\npath = \"/no/such\"\n[runtime]\ndefault = \"my.own\"").expect("good");
+        assert_eq!(warned.len(), 1);
+        assert!(
+            warned[0].contains("config.toml:2: runtimes.my.own.path: /no/such: No such file"),
+            "{warned:?}"
+        );
+        std::fs::remove_dir_all(&folder).expect("remove");
     }
 
     #[test]
