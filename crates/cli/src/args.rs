@@ -16,7 +16,7 @@ pub const ADDRESS: &str = "/run/berth/berthd.sock";
     about = "Starts containers from OCI bundles and looks after them",
     max_term_width = 100
 )]
-#[command(propagate_version = false, disable_help_subcommand = true)]
+#[command(propagate_version = false)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -27,30 +27,29 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
-    /// Socket of berthd
-    #[arg(
-        long,
-        global = true,
-        env = "BERTH_ADDRESS",
-        default_value = ADDRESS,
-        value_name = "PATH",
-        hide_env_values = true
-    )]
-    pub address: PathBuf,
-    /// Namespace to work in
-    #[arg(
-        long,
-        short,
-        global = true,
-        env = "BERTH_NAMESPACE",
-        default_value = "default",
-        value_name = "NS",
-        hide_env_values = true
-    )]
-    pub namespace: String,
+    /// Socket of berthd [env: BERTH_ADDRESS] [default: /run/berth/berthd.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    address: Option<PathBuf>,
+    /// Namespace to work in [env: BERTH_NAMESPACE] [default: default]
+    #[arg(long, short, global = true, value_name = "NS")]
+    namespace: Option<String>,
     /// Print JSON: one document, or one object a line where results come one by one
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// Not clap's `env`: it would show what the environment gave as if it had been typed, in every usage line.
+impl Global {
+    pub fn address(&self) -> PathBuf {
+        let set = || std::env::var_os("BERTH_ADDRESS").filter(|path| !path.is_empty());
+        let given = self.address.clone().or_else(|| set().map(PathBuf::from));
+        given.unwrap_or_else(|| ADDRESS.into())
+    }
+
+    pub fn namespace(&self) -> String {
+        let set = || std::env::var("BERTH_NAMESPACE").ok().filter(|name| !name.is_empty());
+        self.namespace.clone().or_else(set).unwrap_or_else(|| "default".into())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +87,11 @@ pub enum Command {
     Stats(cmd::stats::StatsArgs),
     /// Show what happens
     Events(cmd::events::EventsArgs),
+    /// Copy files between here and a container
+    Cp(cmd::cp::CpArgs),
+    /// The half of a copy inside the container
+    #[command(hide = true)]
+    CpInside(cmd::cp::inside::InsideArgs),
     /// Wait until containers have ended and print their exit codes
     Wait(cmd::wait::WaitArgs),
     /// Show everything that is known about containers
@@ -153,7 +157,7 @@ mod test {
             let cli = parse(line);
             assert!(cli.global.json);
             assert_eq!(
-                (cli.global.namespace.as_str(), cli.global.address.to_str()),
+                (cli.global.namespace().as_str(), cli.global.address().to_str()),
                 ("web", Some("/s"))
             );
         }
@@ -170,7 +174,8 @@ mod test {
             run.create.label,
             [("a".into(), "b".into()), ("c".into(), String::new())]
         );
-        assert!(Cli::try_parse_from(["berth", "run", "-d", "--rm", "b"]).is_err());
+        assert!(Cli::try_parse_from(["berth", "run", "-d", "--rm", "b"]).is_ok());
+        assert!(Cli::try_parse_from(["berth", "run", "--restart", "always", "--rm", "b"]).is_err());
     }
 
     #[test]
@@ -194,6 +199,14 @@ mod test {
         ] {
             let error = Cli::try_parse_from(line.split_whitespace()).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_a_command_too() {
+        for line in ["berth help", "berth help run"] {
+            let error = Cli::try_parse_from(line.split_whitespace()).expect_err(line);
+            assert_eq!(error.exit_code(), 0, "{line}");
         }
     }
 

@@ -17,6 +17,8 @@ pub enum CliError {
     Berthd(berth_client::Error),
     #[error("{0}")]
     Usage(String),
+    #[error("{0}")]
+    Copy(String),
     #[error("cannot {operation} {path}: {source}")]
     File {
         operation: &'static str,
@@ -63,7 +65,12 @@ impl From<berth_client::Error> for CliError {
     fn from(mut error: berth_client::Error) -> Self {
         use berth_client::Error;
         if let Error::Lost { operation, .. } | Error::Refused { operation, .. } = &mut error {
-            *operation = command(operation);
+            let call = std::mem::replace(operation, command(operation));
+            if let Error::Refused { message, operation, .. } = &mut error
+                && let Some(rest) = message.strip_prefix(call).filter(|rest| rest.starts_with(' '))
+            {
+                *message = format!("{operation}{rest}");
+            }
         }
         Self::Berthd(error)
     }
@@ -118,13 +125,31 @@ impl CliError {
             (Code::AlreadyExists, _) if matches!(*operation, "run" | "create") => {
                 Some(format!("remove it with `berth rm -f {id}`, or choose another --id"))
             }
-            (_, ErrorCode::WrongState) if *operation == "rm" => {
-                Some(format!("stop it with `berth stop {id}`, or use --force"))
+            (_, ErrorCode::WrongState) if *operation == "rm" && message.contains("exec") => {
+                Some(format!("`berth kill --exec EXEC_ID {id}` ends it"))
             }
+            (_, ErrorCode::WrongState) if *operation == "rm" => Some(format!(
+                "stop it with `berth stop {id}`, or use `berth rm --force {id}`"
+            )),
             (_, ErrorCode::WrongState) if message.contains("paused") => {
                 Some(format!("`berth unpause {id}` lets it go on"))
             }
+            (_, ErrorCode::WrongState) if message.contains("waits for its restart") => Some(format!(
+                "`berth stop {id}` ends its restarts, `berth rm {id}` removes it"
+            )),
+            (_, ErrorCode::WrongState) if message.contains("was not started") => {
+                Some(format!("`berth start {id}` starts it"))
+            }
+            (_, ErrorCode::WrongState) if message.contains("has ended") => Some(format!(
+                "`berth logs {id}` shows what it wrote, `berth inspect {id}` how it ended"
+            )),
+            (_, ErrorCode::WrongState) if *operation == "logs" => {
+                Some(format!("`berth inspect {id}` shows under stdio where it goes"))
+            }
             (_, ErrorCode::WrongState) => Some(format!("`berth inspect {id}` shows its state")),
+            (_, ErrorCode::ShimLost) if !id.is_empty() => {
+                Some(format!("try again, or remove it with `berth rm --force {id}`"))
+            }
             (_, ErrorCode::Bundle)
                 if matches!(*operation, "run" | "create") && message.contains("process.terminal is true") =>
             {
@@ -147,7 +172,7 @@ impl CliError {
                 code => code.as_str_name().trim_start_matches("ERROR_CODE_").to_lowercase(),
             },
             Self::Usage(_) => "usage".into(),
-            Self::File { .. } | Self::StdoutClosed | Self::Stdout(_) | Self::Signals(_) => "io".into(),
+            Self::Copy(_) | Self::File { .. } | Self::StdoutClosed | Self::Stdout(_) | Self::Signals(_) => "io".into(),
         }
     }
 
@@ -175,9 +200,28 @@ impl CliError {
             out::stderr_line(&json!({ "error": self.to_json() }).to_string());
             return;
         }
-        out::complain(&self.to_string());
-        if let Some(hint) = self.hint() {
+        let (text, hint) = self.words();
+        out::complain(&text);
+        if let Some(hint) = hint {
             out::stderr_line(&format!("hint: {hint}"));
+        }
+    }
+
+    fn words(&self) -> (String, Option<String>) {
+        let (text, hint) = (self.to_string(), self.hint());
+        match self {
+            // berthd's advice, behind the fact, names calls of its API; the hint says the same in commands.
+            Self::Berthd(berth_client::Error::Refused { detail, .. })
+                if hint.is_some()
+                    && matches!(
+                        detail.code(),
+                        ErrorCode::WrongState | ErrorCode::AlreadyExists | ErrorCode::ShimLost
+                    ) =>
+            {
+                let fact = text.split_once("; ").map_or(text.as_str(), |(fact, _)| fact);
+                (fact.to_owned(), hint)
+            }
+            _ => (text, hint),
         }
     }
 }
@@ -201,6 +245,28 @@ mod test {
             &Status::with_metadata(code, "run web: no such file", metadata),
         )
         .into()
+    }
+
+    #[test]
+    fn advice_names_commands() {
+        let error: CliError = berth_client::Error::Refused {
+            operation: "delete",
+            id: "web".into(),
+            code: Code::FailedPrecondition,
+            message: "delete web: the container is running; stop it first, or delete with force".into(),
+            detail: ErrorDetail {
+                code: ErrorCode::WrongState as i32,
+                ..Default::default()
+            }
+            .into(),
+        }
+        .into();
+        let (text, hint) = error.words();
+        assert_eq!(text, "rm web: the container is running");
+        assert_eq!(
+            hint.as_deref(),
+            Some("stop it with `berth stop web`, or use `berth rm --force web`")
+        );
     }
 
     #[test]

@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
+/// Nobody asks for what was in 1970, and "5" means something else.
+const YEAR: Duration = Duration::from_secs(31_536_000);
+
 /// "512m", "1.5GiB", "4096": binary units, as Docker reads them.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
@@ -71,6 +74,11 @@ pub fn parse_time(text: &str, now: SystemTime) -> Result<i64, String> {
     };
     if let Ok(seconds) = text.parse::<f64>() {
         let since = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+        if !since.is_zero() && since < YEAR {
+            return Err(format!(
+                "that is in 1970, a number alone counts seconds from there; with a unit it is so long ago: {text}s, {text}m"
+            ));
+        }
         return UNIX_EPOCH
             .checked_add(since)
             .ok_or_else(|| "out of range".to_owned())
@@ -190,7 +198,9 @@ mod test {
     fn times_are_read() {
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
         assert_eq!(parse_time("10m", now), Ok(999_400_000_000_000));
-        assert_eq!(parse_time("1.5", now), Ok(1_500_000_000));
+        assert_eq!(parse_time("0", now), Ok(0));
+        assert_eq!(parse_time("1700000000.5", now), Ok(1_700_000_000_500_000_000));
+        assert!(parse_time("5", now).expect_err("1970").contains("5s"));
         assert_eq!(parse_time("1970-01-02T00:00:00Z", now), Ok(86_400_000_000_000));
         assert!(parse_time("yesterday", now).is_err());
         assert!(parse_time("100y", now).is_err());

@@ -3,8 +3,8 @@
 
 use base64::Engine as _;
 use berth_wire::v1::{
-    Container, ContainerState, ContainerStats, Event, EventKind, ExitReason, ExitStatus, LogEntry, Stage, Stdio,
-    Stream, VersionResponse, stdio::To,
+    Container, ContainerState, ContainerStats, Event, EventKind, ExitReason, ExitStatus, LogEntry, Resources, Stage,
+    Stdio, Stream, VersionResponse, stdio::To,
 };
 use serde_json::{Value, json};
 
@@ -79,6 +79,26 @@ fn stdio(stdio: Option<&Stdio>) -> Value {
     object
 }
 
+/// Only what has a limit.
+fn limits(limits: &Resources) -> Value {
+    let all = [
+        ("memory", limits.memory_limit.map(Value::from)),
+        ("memory_swap", limits.memory_swap.map(Value::from)),
+        ("memory_reservation", limits.memory_reservation.map(Value::from)),
+        ("cpu_shares", limits.cpu_shares.map(Value::from)),
+        ("cpu_quota", limits.cpu_quota.map(Value::from)),
+        ("cpu_period", limits.cpu_period.map(Value::from)),
+        ("cpuset_cpus", limits.cpuset_cpus.clone().map(Value::from)),
+        ("cpuset_mems", limits.cpuset_mems.clone().map(Value::from)),
+        ("pids", limits.pids_limit.map(Value::from)),
+        ("blkio_weight", limits.blkio_weight.map(Value::from)),
+    ];
+    let set = all
+        .into_iter()
+        .filter_map(|(name, limit)| Some((name.to_owned(), limit?)));
+    Value::Object(set.collect())
+}
+
 pub fn container(container: &Container) -> Value {
     let execs = container.execs.iter().map(|exec| {
         json!({
@@ -118,6 +138,8 @@ pub fn container(container: &Container) -> Value {
             "count": container.restart_count,
             "next_at": rfc3339(container.restart_at),
         },
+        "remove": container.remove,
+        "limits": container.limits.as_ref().map(limits),
         "cgroup": container.cgroup,
         "log_path": container.log_path,
         "log_dropped_bytes": container.log_dropped_bytes,
@@ -250,12 +272,14 @@ mod test {
                 "id",
                 "incarnation",
                 "labels",
+                "limits",
                 "log_dropped_bytes",
                 "log_path",
                 "namespace",
                 "oom_kills",
                 "pid",
                 "processes",
+                "remove",
                 "restart",
                 "runtime",
                 "shim_pid",

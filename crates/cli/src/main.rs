@@ -30,6 +30,10 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // It joins namespaces, which a program with threads may not.
+    if let args::Command::CpInside(args) = &cli.command {
+        return ExitCode::from(cmd::cp::inside::run(args));
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -20,6 +20,14 @@ pub fn is_raw() -> bool {
     saved().is_some()
 }
 
+/// Whether our input is /dev/null: no input, not one that ends.
+pub fn stdin_is_null() -> bool {
+    rustix::fs::fstat(rustix::stdio::stdin()).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice
+            && stat.st_rdev == rustix::fs::makedev(1, 3)
+    })
+}
+
 pub fn stdin_is_terminal() -> bool {
     isatty(stdin())
 }

@@ -6,7 +6,7 @@ use super::{Context, run};
 use crate::complete;
 use crate::error::Result;
 use crate::session::{self, Signals, Target};
-use crate::term::DetachKeys;
+use crate::term::{self, DetachKeys};
 
 #[derive(Debug, Args)]
 pub struct AttachArgs {
@@ -35,7 +35,8 @@ pub async fn attach(context: &Context, args: AttachArgs) -> Result<u8> {
         id: args.id.clone(),
         exec_id: args.exec,
         offset: args.from,
-        stdin: !args.no_stdin,
+        // Nobody means to close the process's input by having none.
+        stdin: !args.no_stdin && !term::stdin_is_null(),
         detach_keys: args.detach_keys,
         proxy_signals: !args.no_signals,
     };

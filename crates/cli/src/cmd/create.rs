@@ -38,6 +38,9 @@ pub struct CreateArgs {
     /// How long `stop` waits before SIGKILL [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = human::parse_timeout)]
     pub stop_timeout: Option<u32>,
+    /// Run a small init as its first process: passes signals on and reaps what is orphaned
+    #[arg(long)]
+    pub init: bool,
     /// Start it again after it has ended: no, on-failure[:N], always, unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = restart_policy)]
     pub restart: Option<Restart>,
@@ -135,6 +138,7 @@ impl CreateArgs {
             labels: self.label.into_iter().collect(),
             stop_signal: self.stop_signal,
             stop_timeout_ms: self.stop_timeout,
+            init: self.init,
             restart: self.restart.map_or(0, |r| r.policy.into()),
             restart_max: self.restart.map_or(0, |r| r.max),
             ..Default::default()

@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use berth_client::Logs;
-use berth_wire::v1::{LogEntry, LogsRequest, Stream};
+use berth_client::{Client, Logs};
+use berth_wire::v1::{GetRequest, GetResponse, LogEntry, LogsRequest, Stream, stdio::To};
 use clap::{Args, ValueEnum};
 use rustix::stdio::{stderr, stdout};
 use tokio::task::JoinSet;
@@ -84,7 +84,14 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<u8> {
             at_line_start: [true; 2],
         };
         let request = LogsRequest { id, ..request.clone() };
-        readers.spawn(show(client.logs(request), printer));
+        let client = client.clone();
+        readers.spawn(async move {
+            let id = request.id.clone();
+            if !show(client.logs(request), printer).await? {
+                explain_silence(&client, &id).await;
+            }
+            Ok(())
+        });
     }
     let mut code = 0;
     while let Some(ended) = readers.join_next().await {
@@ -101,13 +108,38 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<u8> {
     Ok(code)
 }
 
-async fn show(mut logs: Logs, mut printer: Printer) -> Result<()> {
+/// Answers whether there was anything.
+async fn show(mut logs: Logs, mut printer: Printer) -> Result<bool> {
+    let mut any = false;
     while let Some(first) = logs.next().await? {
+        any = true;
         let mut entries = vec![first];
         entries.extend(logs.ready());
         printer.print(&entries)?;
     }
-    Ok(())
+    Ok(any)
+}
+
+/// It may have written nothing, or what it wrote is kept nowhere.
+async fn explain_silence(client: &Client, id: &str) {
+    let request = GetRequest {
+        namespace: client.namespace.clone(),
+        id: id.to_owned(),
+        processes: false,
+    };
+    let Ok(GetResponse {
+        container: Some(container),
+    }) = client.get(request).await
+    else {
+        return;
+    };
+    if let Some(To::Log(log)) = container.stdio.and_then(|stdio| stdio.to)
+        && log.discard
+    {
+        complain(&format!(
+            "{id} keeps no log: it was started with --log-format none (`berth attach {id}` shows what it writes)"
+        ));
+    }
 }
 
 /// What leads a line of one of several containers.

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod completion;
+pub mod cp;
 pub mod create;
 pub mod diagnose;
 pub mod doctor;
@@ -53,8 +54,8 @@ impl Context {
 pub async fn dispatch(cli: Cli) -> Result<u8> {
     let context = Context {
         out: Out { json: cli.global.json },
-        namespace: cli.global.namespace,
-        address: cli.global.address,
+        namespace: cli.global.namespace(),
+        address: cli.global.address(),
     };
     match cli.command {
         Command::Run(args) => run::run(&context, args).await,
@@ -77,6 +78,9 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Inspect(args) => inspect::inspect(&context, args).await,
         Command::Spec(args) => spec::spec(&context, args),
         Command::Doctor(args) => doctor::doctor(&context, &args).await,
+        Command::Cp(args) => cp::cp(&context, args).await,
+        // Before there are threads: see `main`.
+        Command::CpInside(args) => Ok(cp::inside::run(&args)),
         Command::Prune(args) => prune::prune(&context, args).await,
         Command::Diagnose(args) => diagnose::diagnose(&context, args).await,
         Command::Top(args) => top::top(&context, args).await,

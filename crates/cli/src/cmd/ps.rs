@@ -53,10 +53,16 @@ impl Filter {
                 None => Self::Label(label.to_owned(), None),
             }),
             Some(("state" | "status", state)) => {
+                // Docker's word for it.
+                let state = if state == "exited" { "stopped" } else { state };
                 let name = format!("CONTAINER_STATE_{}", state.to_uppercase());
                 ContainerState::from_str_name(&name)
                     .map(|_| Self::State(state.to_lowercase()))
-                    .ok_or_else(|| format!("unknown state {state:?}"))
+                    .ok_or_else(|| {
+                        format!(
+                            "unknown state {state:?}: expected queued, creating, created, starting, running, paused, stopped, restarting or deleting"
+                        )
+                    })
             }
             Some(("id", beginning)) => Ok(Self::Id(beginning.to_owned())),
             _ => Err("expected label=KEY, label=KEY=VALUE, state=STATE or id=BEGINNING".into()),

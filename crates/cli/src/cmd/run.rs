@@ -17,10 +17,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub create: CreateArgs,
     /// Do not stay with it; print its id
-    #[arg(long, short, conflicts_with = "rm")]
+    #[arg(long, short)]
     pub detach: bool,
-    /// Remove it when it has ended or when this command ends
-    #[arg(long)]
+    /// Remove it when it has ended, or, without -d, when this command ends
+    #[arg(long, conflicts_with = "restart")]
     pub rm: bool,
     /// Keys that leave it running, with a terminal
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
@@ -30,7 +30,9 @@ pub struct RunArgs {
 pub async fn run(context: &Context, args: RunArgs) -> Result<u8> {
     let client = context.client().await?;
     let stdin = args.create.interactive;
-    let spec = args.create.spec(&context.namespace)?;
+    let mut spec = args.create.spec(&context.namespace)?;
+    // In the foreground this command does it, when it has shown all.
+    spec.remove = args.rm && args.detach;
     let id = spec.id.clone();
     let request = RunRequest {
         container: Some(spec),

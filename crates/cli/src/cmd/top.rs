@@ -286,9 +286,11 @@ impl Model {
             Constraint::Length(1),
         ])
         .areas(frame.area());
-        let cpu: f64 = self.rows.iter().filter_map(|row| row.cpu).sum();
+        // Not `sum`: that of nothing is -0.
+        let sum = |all: &mut dyn Iterator<Item = f64>| all.fold(0.0, |sum, one| sum + one);
+        let cpu = sum(&mut self.rows.iter().filter_map(|row| row.cpu));
         let memory: u64 = self.rows.iter().map(|row| row.stats.memory_working_set_bytes).sum();
-        let io: f64 = self.rows.iter().map(|row| row.io).sum();
+        let io = sum(&mut self.rows.iter().map(|row| row.io));
         let bold = Style::new().add_modifier(Modifier::BOLD);
         let starts = self.starts.front().copied().unwrap_or(0);
         let words = [
@@ -391,6 +393,7 @@ mod test {
     #[test]
     fn the_busiest_is_on_top_and_keys_change_that() {
         let mut model = Model::new(false);
+        assert!(screen(&model)[0].contains("   0% cpu"), "{:?}", screen(&model)[0]);
         let second = 1_000_000_000;
         model.reading(&reading(second, &[("idle", 0, 9 << 20), ("busy", 0, 1 << 20)]), 0);
         model.reading(

@@ -34,11 +34,13 @@ fn text(daemon: &VersionResponse) -> String {
     };
     let mut text = format!("berth   {VERSION}\nberthd  {}{revision}", daemon.version);
     for runtime in &daemon.runtimes {
-        let default = if runtime.default { ", default" } else { "" };
-        text += &format!(
-            "\nruntime {} {} ({}{default})",
-            runtime.name, runtime.version, runtime.path
-        );
+        // The embedded one has no path.
+        let path = Some(runtime.path.as_str()).filter(|path| !path.is_empty());
+        let words: Vec<&str> = path.into_iter().chain(runtime.default.then_some("default")).collect();
+        text += &format!("\nruntime {} {}", runtime.name, runtime.version);
+        if !words.is_empty() {
+            text += &format!(" ({})", words.join(", "));
+        }
     }
     text
 }
@@ -54,18 +56,26 @@ mod test {
             name: "runc".into(),
             path: "/usr/sbin/runc".into(),
             version: "1.1.5".into(),
+            default: false,
+        };
+        let embedded = RuntimeInfo {
+            name: "embedded".into(),
+            version: "0.1.0".into(),
             default: true,
+            ..Default::default()
         };
         let daemon = VersionResponse {
             version: "0.1.0".into(),
             revision: "abc".into(),
             api_minor: 0,
-            runtimes: vec![runtime],
+            runtimes: vec![embedded, runtime],
             ..Default::default()
         };
         assert_eq!(
             text(&daemon),
-            format!("berth   {VERSION}\nberthd  0.1.0 (abc)\nruntime runc 1.1.5 (/usr/sbin/runc, default)")
+            format!(
+                "berth   {VERSION}\nberthd  0.1.0 (abc)\nruntime embedded 0.1.0 (default)\nruntime runc 1.1.5 (/usr/sbin/runc)"
+            )
         );
     }
 }

@@ -13,6 +13,9 @@ on_all!(
     errors_say_what_to_do,
     several_logs_prune_and_diagnose,
     a_watch_shows_what_happens,
+    a_detached_one_is_removed_when_it_ends,
+    events_by_time_and_in_order,
+    small_things,
     without_a_daemon
 );
 
@@ -165,6 +168,17 @@ async fn update_pause_stats(rt: Runtime) {
     good(&d, &["update", "--memory", "96m", "--memory-swap", "96m", "c"]);
     let limit = || proc::cgroup_file(pid, "memory", "memory.limit_in_bytes", "memory.max");
     assert_eq!(limit(), Some((96 << 20).to_string()));
+    // The limit of memory and swap does not stand in the way.
+    good(&d, &["update", "--memory", "-1", "c"]);
+    assert_eq!(json(&d, &["inspect", "c"])[0]["limits"], serde_json::json!({}));
+    // v2 would kill for it.
+    if std::path::Path::new("/sys/fs/cgroup/memory").exists() {
+        let low = output(&d, &["update", "--memory", "4k", "c"]);
+        assert!(
+            String::from_utf8_lossy(&low.stderr).contains("more than the limit of 4096"),
+            "{low:?}"
+        );
+    }
     good(&d, &["pause", "c"]);
     assert!(good(&d, &["ps"]).contains("paused"));
     good(&d, &["unpause", "c"]);
@@ -267,4 +281,144 @@ async fn a_watch_shows_what_happens(rt: Runtime) {
     shows(&[]).await;
     watch.kill().expect("kill");
     watch.wait().expect("wait");
+}
+
+/// `run -d --rm`: also when the daemon dies meanwhile; who waits hears the code.
+async fn a_detached_one_is_removed_when_it_ends(rt: Runtime) {
+    let mut d = Daemon::start(rt).await;
+    let b = d.sh("c", "read x < /out/go; echo bye; exit 4");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        b.out("go"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("a pipe");
+    good(&d, &["run", "-d", "--rm", "--id", "c", path(&b)]);
+    assert_eq!(json(&d, &["inspect", "c"])[0]["remove"], true);
+    let waiting = berth(&d, &["wait", "c"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("berth wait");
+    std::fs::write(b.out("go"), "go\n").expect("go");
+    let waited = waiting.wait_with_output().expect("berth wait");
+    assert_eq!(waited.stdout, b"4\n");
+    until("it is removed", || good(&d, &["ps", "-aq"]).is_empty().then_some(())).await;
+    assert!(
+        std::fs::read_dir(d.root().join("logs")).expect("logs").next().is_none(),
+        "with its log"
+    );
+
+    let b = d.sh("late", "read x < /out/go; exit 4");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        b.out("go"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .expect("a pipe");
+    good(&d, &["run", "-d", "--rm", "--id", "late", path(&b)]);
+    d.kill();
+    std::fs::write(b.out("go"), "go\n").expect("go");
+    d.restart().await;
+    until("it is removed", || good(&d, &["ps", "-aq"]).is_empty().then_some(())).await;
+    d.check_exits().await;
+    let both = output(&d, &["run", "-d", "--rm", "--restart", "always", path(&b)]);
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
+}
+
+async fn events_by_time_and_in_order(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    d.run(&d.sleeper("c")).await;
+    for _ in 0..10 {
+        good(&d, &["exec", "c", "true"]);
+    }
+    let lines = |args: &[&str]| -> Vec<Value> {
+        let text = good(&d, &[&["--json", "events", "--history"], args].concat());
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("json"))
+            .collect()
+    };
+    let all = lines(&[]);
+    assert_eq!(lines(&["--since", "1h"]), all);
+    let last = all.last().expect("an event")["cursor"].as_str().expect("a cursor");
+    assert_eq!(lines(&["--since", last]), [] as [Value; 0]);
+    let of = |kind: &str| {
+        all.iter()
+            .filter(|event| event["kind"] == kind)
+            .map(|event| {
+                (
+                    event["exec_id"].clone(),
+                    event["number"].as_u64(),
+                    event["at"].as_str().map(str::to_owned),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let (started, exited) = (of("exec_started"), of("exec_exited"));
+    assert_eq!(started.len(), 10, "{all:?}");
+    for (exec, number, at) in exited {
+        let (_, began, began_at) = started.iter().find(|(id, ..)| *id == exec).expect("its beginning");
+        assert!(*began < number && *began_at <= at, "{exec}: {began_at:?} {at:?}");
+    }
+    let five = output(&d, &["events", "--since", "5"]);
+    assert_eq!(five.status.code(), Some(2), "{five:?}");
+    assert!(String::from_utf8_lossy(&five.stderr).contains("5s"), "{five:?}");
+}
+
+/// What somebody stumbled over.
+async fn small_things(rt: Runtime) {
+    let d = Daemon::start(rt).await;
+    let b = d.sleeper("web").memory(64 << 20);
+    good(&d, &["run", "-d", "--id", "web", "--log-format", "none", path(&b)]);
+    let container = &json(&d, &["inspect", "web"])[0];
+    assert_eq!(container["limits"]["memory"], 64 << 20, "{container}");
+    let shim = container["shim_pid"].as_u64().expect("a pid");
+    let title = std::fs::read(format!("/proc/{shim}/cmdline")).expect("cmdline");
+    assert!(
+        title.starts_with(b"berth-shim default/web\0"),
+        "{}",
+        String::from_utf8_lossy(&title)
+    );
+    let said = |args: &[&str]| String::from_utf8_lossy(&output(&d, args).stderr).into_owned();
+    assert!(said(&["logs", "web"]).contains("keeps no log"));
+    let refusal = said(&["rm", "web"]);
+    assert!(
+        refusal.contains("berth stop web") && !refusal.contains("delete"),
+        "{refusal}"
+    );
+    let mut usage = Command::new(binary("berth"));
+    usage.env("BERTH_ADDRESS", d.socket()).arg("stop");
+    let usage = usage.output().expect("berth");
+    assert!(
+        !String::from_utf8_lossy(&usage.stderr).contains("--address"),
+        "{usage:?}"
+    );
+    let mut listed = Command::new(binary("berth"));
+    listed.env("BERTH_ADDRESS", d.socket()).args(["ps", "-q"]);
+    assert_eq!(listed.output().expect("berth").stdout, b"web\n");
+    assert!(good(&d, &["help", "run"]).contains("--restart"));
+
+    // Who comes without an input does not end the process's.
+    let b = d.sh("cat", "cat; echo ended > /out/ended");
+    good(&d, &["run", "-d", "-i", "--id", "cat", path(&b)]);
+    let mut attached = berth(&d, &["attach", "cat"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("berth attach");
+    let mut typing = berth(&d, &["attach", "cat"]);
+    let mut typing = typing
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("berth attach");
+    std::io::Write::write_all(&mut typing.stdin.take().expect("stdin"), b"line\n").expect("write");
+    assert_eq!(b.line("ended").await, "ended");
+    typing.wait().expect("it ends with the process");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut attached.stdout.take().expect("stdout"), &mut text).expect("read");
+    assert!(attached.wait().expect("attach").success());
+    let _ = text;
 }
