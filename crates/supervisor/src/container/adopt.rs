@@ -380,14 +380,16 @@ impl Task {
         let Some(folder) = self.folder.clone() else {
             return self.give_up();
         };
-        let record = with_names(&self.key, &self.incarnation.to_string(), &self.record);
+        // Of a restart: what ended before is still to be restarted, under the same log.
+        let again = self.policy() != RestartPolicy::No && self.record.restart.last.is_some();
+        let mut record = with_names(&self.key, &self.incarnation.to_string(), &self.record);
+        record.restart.replaced = again;
         let removal = Removal {
             env: self.env.clone(),
             key: self.key.clone(),
             record: note_undoing(&folder, &self.key, record),
             folder,
-            // That of the lives before stays for the next.
-            log: self.record.restart.count == 0,
+            log: !again,
             link,
             unreached: None,
             made,
@@ -397,8 +399,7 @@ impl Task {
         if !left.is_empty() {
             tracing::warn!(container = %self.key, ?left, "it was undone, but for this; it is tried again");
         }
-        if self.policy() != RestartPolicy::No && self.record.restart.last.is_some() {
-            // Of a restart: what ended before is still to be restarted.
+        if again {
             let (record, status) = kept::last_end(&self.env, self.record.clone());
             match kept::lay_out(&self.env, &self.key, record, &status) {
                 Ok(_) => {

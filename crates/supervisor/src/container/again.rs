@@ -189,6 +189,7 @@ impl Task {
             made: true,
             force: self.exit.as_ref().is_none_or(|e| e.reason == ExitReason::Lost),
             link,
+            unreached: None,
         };
         self.past_links = removal.link.as_ref().map_or(self.past_links, |l| l.number);
         match berth_record::random::incarnation() {

@@ -294,10 +294,13 @@ impl Launch {
     /// Leaves nothing behind; what resists is retried in the background and named in the log.
     async fn undo(&self, made: Made) {
         let Some(folder) = made.folder else { return };
+        let mut record = self.record.clone();
+        // The log of its lives stays.
+        record.restart.replaced = self.again && !made.log;
         let removal = Removal {
             env: self.env.clone(),
             key: self.key.clone(),
-            record: note_undoing(&folder, &self.key, self.record.clone()),
+            record: note_undoing(&folder, &self.key, record),
             folder,
             log: made.log,
             link: made.link,
