@@ -41,6 +41,8 @@ pub struct ContainerRecord {
     pub state: StateRecord,
     /// Its creation failed or was cut short and is being taken back: whatever is found of it is no container.
     pub undoing: bool,
+    /// It was made, and that waits for the event journal.
+    pub made: bool,
     /// Stages of the start and their times, for Get.
     pub stages: Vec<StageRecord>,
     pub restart: RestartRecord,

@@ -6,13 +6,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, io};
 
 use berth_core::ContainerKey;
 use berth_record::Folder;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// A boxed future, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -74,9 +75,36 @@ enum Life {
     Unseen,
     /// Of the simulation.
     Simulated {
-        ended: watch::Receiver<bool>,
+        end: Arc<End>,
         kill: Box<dyn Fn() + Send + Sync>,
     },
+}
+
+/// The end of a simulated process. Who waits for it is woken in the order of waiting, which a `watch` leaves to chance.
+#[derive(Default)]
+pub struct End {
+    come: AtomicBool,
+    news: Notify,
+}
+
+impl End {
+    /// False if it had come already.
+    pub fn come(&self) -> bool {
+        let first = !self.come.swap(true, Ordering::Relaxed);
+        self.news.notify_waiters();
+        first
+    }
+
+    pub fn has_come(&self) -> bool {
+        self.come.load(Ordering::Relaxed)
+    }
+
+    async fn wait(&self) {
+        let news = self.news.notified();
+        if !self.has_come() {
+            news.await;
+        }
+    }
 }
 
 impl ShimProcess {
@@ -96,11 +124,11 @@ impl ShimProcess {
     }
 
     /// One that a simulation ends, or is asked to.
-    pub fn simulated(pid: u32, ended: watch::Receiver<bool>, kill: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn simulated(pid: u32, end: Arc<End>, kill: impl Fn() + Send + Sync + 'static) -> Self {
         let kill = Box::new(kill);
         Self {
             pid,
-            life: Life::Simulated { ended, kill },
+            life: Life::Simulated { end, kill },
         }
     }
 
@@ -113,8 +141,7 @@ impl ShimProcess {
         match &self.life {
             // An error of epoll leaves the connection's end as the sign.
             Life::Pidfd(fd) if fd.readable().await.is_ok() => {}
-            // Its simulation has ended as well.
-            Life::Simulated { ended, .. } => drop(ended.clone().wait_for(|ended| *ended).await),
+            Life::Simulated { end, .. } => end.wait().await,
             _ => std::future::pending().await,
         }
     }
@@ -128,7 +155,7 @@ impl ShimProcess {
         match &self.life {
             Life::Pidfd(fd) => berth_sys::process::has_ended(fd.get_ref()).unwrap_or(false),
             Life::Unseen => false,
-            Life::Simulated { ended, .. } => *ended.borrow(),
+            Life::Simulated { end, .. } => end.has_come(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! `berth_core::state` and nowhere else.
 #![forbid(unsafe_code)]
 
+mod board;
 mod bundle;
 mod calls;
 mod config;
@@ -33,7 +34,9 @@ mod turns;
 mod types;
 
 pub use config::{Config, EventsConfig, Runtime, RuntimeConfig, ShimConfig, StartConfig};
-pub use deps::{BoxFuture, Clock, Disks, Forked, ShimProcess, Shims, Stream as ShimStream, SystemClock, SystemDisks};
+pub use deps::{
+    BoxFuture, Clock, Disks, End, Forked, ShimProcess, Shims, Stream as ShimStream, SystemClock, SystemDisks,
+};
 pub use error::Error;
 pub use kept::Keep;
 pub use lane::BLOCKING_THREADS;

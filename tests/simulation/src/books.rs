@@ -10,8 +10,6 @@ use berth_wire::shim as wire;
 pub struct Books {
     pub trace: Vec<String>,
     pub problems: Vec<String>,
-    /// The daemon died while the journal was full: what waited in its memory to be said, except an end, is lost with it.
-    pub unsaid: bool,
     lives: HashMap<String, Life>,
     /// What a reader with a cursor was told, by number.
     read: BTreeMap<u64, Event>,
@@ -77,21 +75,18 @@ impl Books {
         self.read.last_key_value().map(|(number, _)| *number)
     }
 
-    pub fn read(&mut self, event: Event) {
+    /// Answers what goes into the trace.
+    pub fn read(&mut self, event: Event) -> String {
         let number = event.cursor.number;
         let expected = self.cursor().unwrap_or(0) + 1;
         if number != expected {
             self.wrong(format!("a reader was told event {number} where {expected} was next"));
         }
         let what = &event.what;
-        let line = format!(
-            "event {number} {:?} of {} {:?}",
-            what.kind,
-            what.key.id,
-            what.exit.as_ref().map(|e| e.code)
-        );
-        self.trace.push(line);
+        let exit = what.exit.as_ref().map(|exit| exit.code);
+        let line = format!("event {number} {:?} of {} {exit:?}", what.kind, what.key.id);
         self.read.insert(number, event);
+        line
     }
 
     /// All history, when everything has been deleted.
@@ -118,24 +113,15 @@ impl Books {
             let nobody = Life::default();
             let life = self.lives.get(incarnation).unwrap_or(&nobody);
             let id = &events[0].what.key.id;
-            problems.extend(
-                one_life(life, events, self.unsaid)
-                    .into_iter()
-                    .map(|p| format!("{id}: {p}")),
-            );
+            problems.extend(one_life(life, events).into_iter().map(|p| format!("{id}: {p}")));
         }
         for incarnation in &self.answered {
-            if !self.unsaid && !told.contains_key(incarnation) {
+            if !told.contains_key(incarnation) {
                 problems.push("a container that a client was told of is in no event".into());
             }
         }
         for (incarnation, life) in &self.lives {
-            if life.started
-                && !life.wounded
-                && !self.unsaid
-                && !told.contains_key(incarnation)
-                && self.answered.contains(incarnation)
-            {
+            if life.started && !life.wounded && !told.contains_key(incarnation) && self.answered.contains(incarnation) {
                 problems.push(format!("{} was started and is in no event", life.id));
             }
         }
@@ -144,7 +130,7 @@ impl Books {
 }
 
 /// What the events say about one incarnation.
-fn one_life(life: &Life, events: &[&Event], unsaid: bool) -> Vec<String> {
+fn one_life(life: &Life, events: &[&Event]) -> Vec<String> {
     let mut problems = Vec::new();
     let at = |kind| {
         let of = |(_, e): &(usize, &&Event)| e.what.kind == kind && e.what.exec_id.is_none();
@@ -170,7 +156,7 @@ fn one_life(life: &Life, events: &[&Event], unsaid: bool) -> Vec<String> {
     if created.is_empty() && (!started.is_empty() || !exited.is_empty() || !deleted.is_empty()) {
         problems.push("it was not told as created".into());
     }
-    if !created.is_empty() && !unsaid {
+    if !created.is_empty() {
         if exited.is_empty() {
             problems.push("its end was never told".into());
         }

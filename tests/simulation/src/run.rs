@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 pub struct Report {
     /// Empty = the books balance.
     pub problems: Vec<String>,
+    /// Begins with the moment; what happens at one moment to callers who wait for the same has no order.
     pub trace: Vec<String>,
     pub crashes: u64,
     pub events: u64,
@@ -320,7 +321,11 @@ async fn read(supervisor: Supervisor, machine: Arc<Mutex<Machine>>) {
     };
     while let Some(item) = stream.next().await {
         match item {
-            EventItem::Event(event) => lock(&machine).books.read(event),
+            EventItem::Event(event) => {
+                let mut machine = lock(&machine);
+                let line = machine.books.read(event);
+                machine.trace(line);
+            }
             EventItem::Lagged(_) => lock(&machine).books.wrong("a reader was told to be behind".into()),
             EventItem::CaughtUp(_) => {}
         }

@@ -65,3 +65,23 @@ fn end_by_a_removal_is_told_by_the_next_daemon() {
     ];
     balances(5347, &steps);
 }
+
+/// Deleted while the journal was full, and the daemon died before there was room: the next one tells it.
+#[test]
+fn deletion_waiting_for_the_journal_outlives_the_daemon() {
+    let steps = [
+        (0, Run { id: 0, request: 1 }),
+        (0, JournalFull(true)),
+        (122, Delete { id: 0, force: true }),
+        (1798, Crash { down: 376 }),
+        (0, JournalFull(false)),
+    ];
+    balances(11833, &steps);
+    let steps = [
+        (0, Create { id: 0, request: 2 }),
+        (0, JournalFull(true)),
+        (106, Delete { id: 0, force: true }),
+        (0, Crash { down: 32 }),
+    ];
+    balances(16327, &steps);
+}

@@ -95,6 +95,7 @@ impl Task {
                 self.publish();
                 self.bury();
             }
+            Verdict::HalfMade if self.was_made() => self.go_on_removing(exit_seq).await,
             Verdict::HalfMade => self.undo(None, true).await,
         }
     }
@@ -171,10 +172,9 @@ impl Task {
             // It was making room for its next life, and does so again.
             wire::State::Empty if self.record.restart.replaced => State::Stopped,
             // It was being deleted, and that goes on.
-            wire::State::Empty if self.record.state != StateRecord::Creating => {
+            wire::State::Empty if self.was_made() => {
                 self.link = Some(link);
-                self.state = State::Stopped;
-                return self.finish_removal(exit_seq).await;
+                return self.go_on_removing(exit_seq).await;
             }
             wire::State::Empty | wire::State::Creating => return self.undo(Some(link), true).await,
             // Run had not come to its end, and nobody would hear of it.
@@ -230,9 +230,11 @@ impl Task {
     }
 
     /// The last daemon died while it deleted this.
-    async fn finish_removal(&mut self, exit_seq: Option<u64>) {
+    async fn go_on_removing(&mut self, exit_seq: Option<u64>) {
+        self.tell_beginning().await;
+        self.state = State::Stopped;
         let exit = self.folder.as_ref().and_then(|f| f.exit().ok().flatten());
-        if let Some(exit) = exit {
+        if let Some(exit) = exit.filter(|e| e.incarnation == self.record.incarnation) {
             self.stopped(exit.status(), exit_seq).await;
         }
         self.input(Input::DeleteForce, None);
@@ -245,7 +247,7 @@ impl Task {
         }
         let (env, history) = (self.env.clone(), self.history.clone());
         let told = env.told(&history).await;
-        if self.pid != 0 || told.has(self.incarnation, None, EventKind::Created) {
+        if self.pid != 0 || self.record.made || told.has(self.incarnation, None, EventKind::Created) {
             self.catch_up(told);
         }
     }
@@ -254,6 +256,11 @@ impl Task {
         self.to_catch_up == Some(self.incarnation)
             && (self.record.state == StateRecord::Creating
                 || (self.record.state == StateRecord::Created && self.record.started_at != 0))
+    }
+
+    /// Somebody may have been told so.
+    fn was_made(&self) -> bool {
+        self.record.made || self.record.state != StateRecord::Creating
     }
 
     /// It is in no event, and may be nothing but a record.

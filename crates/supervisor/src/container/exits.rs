@@ -11,6 +11,7 @@ use berth_wire::shim::{self as wire, event::What};
 use tokio::time::Duration;
 
 use super::Fact;
+use super::remove::UNSEEN;
 use super::task::Task;
 use crate::env::EXITS;
 use crate::shim;
@@ -133,15 +134,7 @@ impl Task {
         let recorded = self.folder.as_ref().and_then(|folder| folder.exit().ok().flatten());
         let status = recorded
             .filter(|e| e.incarnation == self.record.incarnation)
-            .map_or_else(
-                || {
-                    ExitStatus::lost(
-                        self.env.clock.now(),
-                        "it was deleted without its shim, so how it ended is not known",
-                    )
-                },
-                |exit| exit.status(),
-            );
+            .map_or_else(|| ExitStatus::lost(self.env.clock.now(), UNSEEN), |exit| exit.status());
         self.ending = Some(Ending { status, ack: None });
         self.input(Input::Exited, None);
     }

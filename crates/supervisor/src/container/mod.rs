@@ -21,10 +21,11 @@ use berth_core::state::Input;
 use berth_core::{ErrorCode, ExecId, ExitStatus, Incarnation, RestartPolicy, Signal, TerminalSize};
 use berth_record::Folder;
 use berth_wire::shim as wire;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::board;
 use crate::env::History;
 use crate::gate::Permit;
 use crate::reply::Reply;
@@ -44,7 +45,7 @@ const FACTS: usize = 64;
 pub(crate) struct Handle {
     wishes: mpsc::Sender<Box<Wish>>,
     /// `None` until it is adopted.
-    view: watch::Receiver<Option<Arc<Snapshot>>>,
+    view: board::Reader<Option<Arc<Snapshot>>>,
     hint: Arc<OnceLock<Arc<Snapshot>>>,
 }
 
@@ -276,26 +277,24 @@ impl Handle {
 
     /// Waits for the adoption; `None` if nothing was left to adopt.
     pub(crate) async fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        let mut view = self.view.clone();
-        view.wait_for(Option::is_some).await.ok().and_then(|v| v.clone())
+        self.view.wait_for(Option::is_some).await.flatten()
     }
 
     /// As it is now; `None` = not adopted yet.
     pub(crate) fn now(&self) -> Option<Arc<Snapshot>> {
-        self.view.borrow().clone()
+        self.view.now()
     }
 
     /// Waits until the view shows an end that an event told already, or is of another incarnation, or is gone.
     pub(crate) async fn shows_end(&self, incarnation: Incarnation, exec: Option<&ExecId>) {
-        let mut view = self.view.clone();
         let shown = |s: &Option<Arc<Snapshot>>| match (s, exec) {
             (None, _) => false,
             (Some(s), _) if s.view.incarnation != incarnation => true,
             (Some(s), None) => s.view.exit.is_some(),
             (Some(s), Some(id)) => s.view.execs.iter().all(|e| e.exec_id != *id || e.exit.is_some()),
         };
-        // An error: it is gone.
-        let _ = view.wait_for(shown).await;
+        // None: it is gone.
+        let _ = self.view.wait_for(shown).await;
     }
 
     /// By this time at the latest: if it is not adopted by then, as its record has it. `None` = nothing is known of it, or it is gone.
@@ -310,19 +309,18 @@ impl Handle {
     }
 
     /// For who waits for the next change.
-    pub(crate) fn watch(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+    pub(crate) fn watch(&self) -> board::Reader<Option<Arc<Snapshot>>> {
         self.view.clone()
     }
 
     /// How the init or the exec ended, when it has. `None` = there is no such exec, or it was deleted before it ended.
     pub(crate) async fn ended(&self, exec: Option<&ExecId>) -> Option<ExitStatus> {
-        let mut view = self.view.clone();
         let known = |s: &Option<Arc<Snapshot>>| match (s, exec) {
             (None, _) => false,
             (Some(s), None) => s.view.exit.is_some(),
             (Some(s), Some(id)) => s.view.execs.iter().all(|e| e.exec_id != *id || e.exit.is_some()),
         };
-        let snapshot = view.wait_for(known).await.ok()?.clone()?;
+        let snapshot = self.view.wait_for(known).await??;
         match exec {
             None => snapshot.view.exit.clone(),
             Some(id) => snapshot.view.execs.iter().find(|e| e.exec_id == *id)?.exit.clone(),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use berth_core::{ContainerKey, EventKind, ExitReason, ExitStatus, Incarnation};
-use berth_record::{ContainerRecord, Folder};
+use berth_record::{ContainerRecord, Folder, StateRecord};
 use berth_wire::rpc::Method;
 use berth_wire::shim as wire;
 use tokio::sync::mpsc;
@@ -30,6 +30,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const FORK: Duration = Duration::from_secs(10);
 /// How long the disk of the logs may take.
 const DISK: Duration = Duration::from_secs(5);
+/// Why nothing is known of an end.
+pub(super) const UNSEEN: &str = "it was deleted without its shim, so how it ended is not known";
 /// Between two tries in the background: doubled from the first to the last.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -90,6 +92,11 @@ pub(crate) struct Removed {
 }
 
 impl Removed {
+    /// What resisted so far.
+    pub(super) fn left(&self) -> &[String] {
+        &self.left
+    }
+
     /// Removes the rest, once it was told that the container is deleted. Answers what is left; that is tried again in the background.
     pub(super) fn finish(self, env: &Arc<Env>) -> Vec<String> {
         let Self { mut left, tomb } = self;
@@ -315,51 +322,62 @@ async fn tell_end(env: &Arc<Env>, tomb: &Tomb, history: &History) {
     let folder = tomb.open(&env.layout).ok();
     let record = folder.as_ref().and_then(|folder| folder.container().ok().flatten());
     // One that made room for its next life is not deleted, and its end was told.
-    let record = record.filter(|record| !record.restart.replaced);
-    let Some(Ok(incarnation)) = record.map(|record| record.incarnation.parse::<Incarnation>()) else {
+    let Some(record) = record.filter(|record| !record.restart.replaced) else {
+        return;
+    };
+    let Ok(incarnation) = record.incarnation.parse::<Incarnation>() else {
         return;
     };
     let told = env.told(history).await;
-    if !told.has(incarnation, None, EventKind::Created) || told.has(incarnation, None, EventKind::Deleted) {
+    let has = |kind| told.has(incarnation, None, kind);
+    let shim = folder.as_ref().and_then(|folder| folder.shim().ok().flatten());
+    let shim = shim.filter(|shim| shim.incarnation == record.incarnation);
+    let init = shim.as_ref().and_then(|shim| shim.init);
+    // The record says what was told. What was undone nobody hears of.
+    let untold = record.state == StateRecord::Creating && record.made;
+    if !(has(EventKind::Created) || untold) || has(EventKind::Deleted) {
         return;
     }
-    let event = NewEvent {
+    let started_at = match record.started_at {
+        0 => shim.map_or(0, |shim| shim.started_at),
+        at => at,
+    };
+    let event = |kind| NewEvent {
         at: env.clock.now(),
-        kind: EventKind::Deleted,
+        kind,
         key: tomb.key.clone(),
         incarnation,
         exec_id: None,
-        pid: 0,
+        pid: init.map_or(0, |init| init.pid),
         exit: None,
         stages: Vec::new(),
         message: String::new(),
         oom_kills: 0,
     };
+    if !has(EventKind::Created) {
+        publish(env, event(EventKind::Created)).await;
+    }
+    let is_behind = matches!(record.state, StateRecord::Creating | StateRecord::Created);
+    if is_behind && started_at != 0 && !has(EventKind::Started) {
+        publish(env, event(EventKind::Started)).await;
+    }
     let numbered = folder.as_ref().and_then(|folder| folder.exit_seq().ok().flatten());
     if numbered.is_none() && told.exit(incarnation, None).is_none() {
-        // The removal ended it, and no news of that came before its daemon died.
+        // The removal ended it, and no news of that came before its daemon died; or the journal was full.
         let recorded = folder.and_then(|folder| folder.exit().ok().flatten());
-        let recorded = recorded.filter(|exit| exit.incarnation == incarnation.to_string());
-        let pid = recorded.as_ref().map_or(0, |exit| exit.pid);
-        let status = recorded.map_or_else(
-            || {
-                ExitStatus::lost(
-                    event.at,
-                    "it was deleted without its shim, so how it ended is not known",
-                )
-            },
-            |exit| exit.status(),
-        );
+        let recorded = recorded.filter(|exit| exit.incarnation == record.incarnation);
+        let mut status = recorded.map_or_else(|| ExitStatus::lost(env.clock.now(), UNSEEN), |exit| exit.status());
+        if started_at == 0 && status.reason != ExitReason::Reboot {
+            status.reason = ExitReason::StartFailed;
+        }
         let exited = NewEvent {
             at: status.exited_at,
-            kind: EventKind::Exited,
-            pid,
             exit: Some(status),
-            ..event.clone()
+            ..event(EventKind::Exited)
         };
         publish(env, exited).await;
     }
-    publish(env, event).await;
+    publish(env, event(EventKind::Deleted)).await;
 }
 
 async fn publish(env: &Env, event: NewEvent) {

@@ -75,7 +75,7 @@ async fn ended_by(
     let sending = async {
         let mut changes = handle.watch();
         loop {
-            changes.mark_unchanged();
+            changes.mark_seen();
             let (reply, answer) = reply::unnamed("stop", key);
             let wish = Wish::Signal {
                 exec: None,
@@ -92,7 +92,7 @@ async fn ended_by(
                 // It may have ended just now, and its end is what is waited for.
                 Err(error) => tracing::debug!(container = %key, %error, %signal, "a signal of stop was not delivered"),
             }
-            if changes.changed().await.is_err() {
+            if !changes.changed().await {
                 break;
             }
         }

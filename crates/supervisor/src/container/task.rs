@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use berth_core::state::{Action, Input, State, Verdict, step};
 use berth_core::{ContainerKey, ErrorCode, EventKind, ExecId, ExitStatus, Incarnation};
 use berth_record::{ContainerRecord, Folder, StateRecord};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
 use super::execs::Exec;
@@ -14,6 +14,7 @@ use super::exits::{self, Ending, Unsaid};
 use super::remove::Removed;
 use super::{Change, FACTS, Fact, Handle, Link, Snapshot, Starter, WISHES, Wish};
 use crate::Error;
+use crate::board;
 use crate::deps::ShimProcess;
 use crate::env::{Env, History};
 use crate::gate::Permit;
@@ -79,7 +80,7 @@ pub(crate) struct Task {
     pub(super) past_links: u64,
     /// Stops that came in the middle of a restart.
     pub(super) held: Vec<Wish>,
-    view: watch::Sender<Option<Arc<Snapshot>>>,
+    view: board::Writer<Option<Arc<Snapshot>>>,
     pub(super) facts_in: mpsc::Sender<Box<Fact>>,
     facts: mpsc::Receiver<Box<Fact>>,
     wishes: mpsc::Receiver<Box<Wish>>,
@@ -186,11 +187,11 @@ impl Task {
     fn new(env: &Arc<Env>, key: ContainerKey, incarnation: Incarnation, record: ContainerRecord) -> (Self, Handle) {
         let (wishes_in, wishes) = mpsc::channel(WISHES);
         let (facts_in, facts) = mpsc::channel(FACTS);
-        let view = watch::Sender::new(None);
+        let view = board::Writer::new(None);
         let hint = Arc::default();
         let handle = Handle {
             wishes: wishes_in,
-            view: view.subscribe(),
+            view: view.reader(),
             hint: Arc::clone(&hint),
         };
         let task = Self {
@@ -260,6 +261,9 @@ impl Task {
             );
             wish.fail(error);
         }
+        if self.unsaid.is_empty() {
+            return;
+        }
         // What a full journal did not take yet, an exit above all, is told even though the container is gone.
         while !self.unsaid.is_empty() {
             match self.facts.recv().await {
@@ -268,11 +272,12 @@ impl Task {
                 None => break,
             }
         }
+        self.finish_removal();
     }
 
     /// Everybody sees the container as it is now.
     pub(super) fn publish(&self) {
-        self.view.send_replace(Some(Arc::new(self.snapshot())));
+        self.view.put(Some(Arc::new(self.snapshot())));
     }
 
     pub(super) fn error(&self, operation: &'static str, code: ErrorCode, message: impl Into<String>) -> Error {
@@ -432,12 +437,22 @@ impl Task {
         }
     }
 
+    fn finish_removal(&mut self) -> Vec<String> {
+        let left = std::mem::take(&mut self.removed).finish(&self.env);
+        stage!("delete.removed");
+        left
+    }
+
     /// The id is free, and whoever waited for that hears it.
     fn forget(&mut self) {
         self.done = true;
         self.publish();
-        let left = std::mem::take(&mut self.removed).finish(&self.env);
-        stage!("delete.removed");
+        let left = if self.unsaid.is_empty() {
+            self.finish_removal()
+        } else {
+            // The next daemon tells what this one could not, and finds it in what is left.
+            self.removed.left().to_vec()
+        };
         self.env.registry.remove(&self.key);
         let exit = self.exit.clone();
         for joiner in self.joiners.drain(..) {
@@ -453,6 +468,9 @@ impl Task {
         // The next daemon tells what the record does not say was told.
         self.unsaved = !self.unsaid.is_empty();
         if self.unsaved {
+            if !std::mem::replace(&mut self.record.made, true) {
+                self.write();
+            }
             return;
         }
         self.record.state = match self.state {
@@ -463,17 +481,21 @@ impl Task {
             State::Stopped | State::Restarting => StateRecord::Stopped,
             State::Deleting => StateRecord::Deleting,
         };
-        if let Some(folder) = &self.folder
-            && let Err(error) = folder.write_container(&self.record)
-        {
-            // Only a hint: the shim knows better.
-            tracing::warn!(container = %self.key, %error, "the container's record could not be brought up to date");
-        }
+        self.write();
         self.keep();
         if self.record.run || self.state == State::Created {
             stage!("create.saved");
         } else {
             stage!("start.saved");
+        }
+    }
+
+    fn write(&self) {
+        if let Some(folder) = &self.folder
+            && let Err(error) = folder.write_container(&self.record)
+        {
+            // Only a hint: the shim knows better.
+            tracing::warn!(container = %self.key, %error, "the container's record could not be brought up to date");
         }
     }
 

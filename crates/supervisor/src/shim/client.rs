@@ -4,7 +4,7 @@
 //! Events reach the container's task in the order of the wire and before the answer of any later call does. When the
 //! connection ends, every call that waits fails with `Gone`, and the task hears it once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,7 +61,7 @@ pub(crate) struct Client {
 #[derive(Default)]
 struct Shared {
     last_stream: u32,
-    waiting: HashMap<u32, oneshot::Sender<Frame>>,
+    waiting: BTreeMap<u32, oneshot::Sender<Frame>>,
     /// The stream of Events.
     events: u32,
     /// Why the connection ended.

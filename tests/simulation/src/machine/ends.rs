@@ -33,7 +33,7 @@ impl Machine {
             return;
         }
         init.alive = false;
-        init.ended.send_replace(true);
+        init.ended.come();
         let id = init.id.clone();
         self.trace(format_args!("init of {id} ends with {code}"));
         let Some(shim) = self.shim_of(incarnation) else { return };

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use berth_record::{Folder, ProcessRecord, ShimRecord, ShimState};
+use berth_supervisor::End;
 use berth_wire::shim::{self as wire, event::What};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::books::Books;
@@ -90,7 +91,7 @@ struct Shim {
     /// Empty until it was asked to create.
     incarnation: String,
     cleaner: bool,
-    ended: watch::Sender<bool>,
+    ended: Arc<End>,
     mute: bool,
     deaf: bool,
     state: wire::State,
@@ -118,7 +119,7 @@ struct Init {
     frozen: bool,
     /// It was killed while it was frozen.
     doomed: bool,
-    ended: watch::Sender<bool>,
+    ended: Arc<End>,
 }
 
 /// A process that stands for every init in the records, so that their check finds one that lives.
@@ -194,7 +195,7 @@ impl Machine {
             folder,
             incarnation: String::new(),
             cleaner: false,
-            ended: watch::Sender::new(false),
+            ended: Arc::default(),
             mute: false,
             deaf: false,
             state: wire::State::Empty,
@@ -212,27 +213,27 @@ impl Machine {
 
     /// The live one that serves this incarnation.
     pub fn shim_of(&self, incarnation: &str) -> Option<usize> {
-        let serves = |s: &Shim| s.incarnation == incarnation && !s.cleaner && !*s.ended.borrow();
+        let serves = |s: &Shim| s.incarnation == incarnation && !s.cleaner && !s.ended.has_come();
         self.shims.iter().position(serves)
     }
 
     fn shim_called(&self, id: u8) -> Option<usize> {
         let name = name(id);
-        let serves = |s: &Shim| s.id == name && !s.cleaner && !s.incarnation.is_empty() && !*s.ended.borrow();
+        let serves = |s: &Shim| s.id == name && !s.cleaner && !s.incarnation.is_empty() && !s.ended.has_come();
         self.shims.iter().rposition(serves)
     }
 
-    pub fn shim_process(&self, shim: usize) -> (u32, watch::Receiver<bool>) {
-        (std::process::id(), self.shims[shim].ended.subscribe())
+    pub fn shim_process(&self, shim: usize) -> (u32, Arc<End>) {
+        (std::process::id(), self.shims[shim].ended.clone())
     }
 
-    pub fn init_process(&self, incarnation: &str) -> Option<watch::Receiver<bool>> {
-        Some(self.inits.get(incarnation)?.ended.subscribe())
+    pub fn init_process(&self, incarnation: &str) -> Option<Arc<End>> {
+        Some(self.inits.get(incarnation)?.ended.clone())
     }
 
     pub fn connected(&mut self, shim: usize, out: mpsc::Sender<Vec<u8>>) -> usize {
         let shim = &mut self.shims[shim];
-        let lives = !*shim.ended.borrow();
+        let lives = !shim.ended.has_come();
         shim.conns.push(lives.then_some(out));
         shim.conns.len() - 1
     }
@@ -258,7 +259,6 @@ impl Machine {
 
     /// All connections end with the daemon.
     pub fn daemon_died(&mut self) {
-        self.books.unsaid |= self.journal_full;
         self.clock = None;
         for shim in 0..self.shims.len() {
             for conn in 0..self.shims[shim].conns.len() {
@@ -275,7 +275,7 @@ impl Machine {
 
     fn shim_ends(&mut self, shim: usize) {
         let of = &mut self.shims[shim];
-        if of.ended.send_replace(true) {
+        if !of.ended.come() {
             return;
         }
         of.conns.iter_mut().for_each(|conn| *conn = None);
@@ -287,7 +287,7 @@ impl Machine {
     }
 
     pub fn kill_shim(&mut self, shim: usize) {
-        if *self.shims[shim].ended.borrow() {
+        if self.shims[shim].ended.has_come() {
             return;
         }
         let incarnation = self.shims[shim].incarnation.clone();
@@ -311,7 +311,7 @@ impl Machine {
     fn write_shim(&mut self, shim: usize) {
         let of = &self.shims[shim];
         let mut own = process(std::process::id());
-        if *of.ended.borrow() {
+        if of.ended.has_come() {
             // The number is another process's by now.
             own.start_time = 1;
         }
@@ -381,7 +381,7 @@ impl Machine {
 
     /// What lives or lies about.
     pub fn left(&self) -> Vec<String> {
-        let shims = self.shims.iter().filter(|s| !*s.ended.borrow());
+        let shims = self.shims.iter().filter(|s| !s.ended.has_come());
         let inits = self.inits.values().filter(|i| i.alive);
         let mut left: Vec<_> = shims.map(|s| format!("shim of {}", s.id)).collect();
         left.extend(inits.map(|i| format!("init of {}", i.id)));

@@ -1,10 +1,11 @@
 //! What a shim does with a request: at once, after a while, with a failure, or never.
 
+use std::sync::Arc;
+
 use berth_core::ErrorCode;
 use berth_record::ExecRecord;
 use berth_wire::rpc::{self, Method};
 use berth_wire::shim::{self as wire, event::What};
-use tokio::sync::watch;
 
 use super::{Due, Exec, Init, Machine, Request};
 use crate::schedule::Random;
@@ -25,7 +26,7 @@ impl Machine {
     pub fn request(&mut self, shim: usize, conn: usize, stream: u32, method: Method, body: bytes::Bytes) {
         let healed = self.healed;
         let of = &mut self.shims[shim];
-        if *of.ended.borrow() || of.mute {
+        if of.ended.has_come() || of.mute {
             return;
         }
         of.requests += 1;
@@ -152,7 +153,7 @@ impl Machine {
                 stream,
                 what,
             } => {
-                if *self.shims[shim].ended.borrow() {
+                if self.shims[shim].ended.has_come() {
                     return;
                 }
                 if let Request::Exec(request, _) = &*what
@@ -213,7 +214,7 @@ impl Machine {
                     alive: true,
                     frozen: false,
                     doomed: false,
-                    ended: watch::Sender::new(false),
+                    ended: Arc::default(),
                 };
                 self.inits.insert(incarnation.clone(), init);
                 self.books.made(&incarnation, &request.id);
