@@ -57,7 +57,7 @@ struct State {
 impl Launcher {
     /// Copies the binary and starts the template, if one is wanted.
     pub fn new(binary: &Path, use_template: bool) -> io::Result<Self> {
-        let program = Arc::new(berth_sys::memfd::sealed_copy(
+        let program = Arc::new(berth_sys::memfd::sealed_program(
             "berth-shim",
             std::fs::File::open(binary)?,
         )?);
