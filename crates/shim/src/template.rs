@@ -19,8 +19,11 @@ const LIMIT: usize = 4096;
 /// Until the daemon closes its end. In a shim that it forked this returns too, when that shim has ended.
 pub fn run(daemon: OwnedFd) -> Result<(), Error> {
     let io = |what: &'static str| Error::io("template", what);
-    // Shims are nobody's children to wait for.
-    process::ignore_signal(signal::SIGCHLD).map_err(io("signals"))?;
+    // All of them once, so that no shim needs to. Shims are nobody's children to wait for.
+    process::reset_signals()
+        .and_then(|()| process::ignore_signal(signal::SIGPIPE))
+        .and_then(|()| process::ignore_signal(signal::SIGCHLD))
+        .map_err(io("signals"))?;
     process::set_name("berth-template").map_err(io("name"))?;
     // Room for the titles of shims is not to be seen.
     process::set_title_area("berth-shim template").map_err(io("title"))?;

@@ -2,6 +2,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Signals, by bit, whose disposition may be another than the default: all of them until [`reset_signals`] was called once. A fork
+/// inherits it with what it is about, so that of a row of processes only the first must set all 64.
+static CHANGED: AtomicU64 = AtomicU64::new(u64::MAX);
+
+fn bit(signal: i32) -> u64 {
+    1u64.checked_shl(signal.cast_unsigned().wrapping_sub(1))
+        .unwrap_or(u64::MAX)
+}
 
 fn set_of(signals: &[i32]) -> libc::sigset_t {
     // SAFETY: sigemptyset makes a valid set of the zeroed one; sigaddset refuses bad numbers by itself.
@@ -16,6 +26,9 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
 }
 
 fn set_disposition(signal: i32, handler: libc::sighandler_t) -> io::Result<()> {
+    if handler != libc::SIG_DFL {
+        CHANGED.fetch_or(bit(signal), Ordering::Relaxed);
+    }
     // SAFETY: a zeroed sigaction with SIG_DFL or SIG_IGN is valid: no handler of ours runs.
     let done = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -30,16 +43,20 @@ fn set_disposition(signal: i32, handler: libc::sighandler_t) -> io::Result<()> {
 }
 
 /// Every disposition is the default and nothing is blocked: what a container's process must begin with. (Rust's runtime ignores
-/// SIGPIPE, and an ignored signal survives execve.) Makes system calls only.
+/// SIGPIPE, and an ignored signal survives execve.) Makes system calls only. Whoever has called it changes dispositions by
+/// [`ignore_signal`] alone, or the next call does not find them.
 pub fn reset_signals() -> io::Result<()> {
+    let changed = CHANGED.load(Ordering::Relaxed);
     for signal in 1..=64 {
         match signal {
+            _ if changed & bit(signal) == 0 => {}
             // Can't be changed, and so never is.
             libc::SIGKILL | libc::SIGSTOP => {}
             32..34 => unignore_internal(signal)?,
             _ => set_disposition(signal, libc::SIG_DFL)?,
         }
     }
+    CHANGED.store(0, Ordering::Relaxed);
     set_mask(&set_of(&[]))
 }
 
