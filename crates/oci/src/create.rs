@@ -185,6 +185,7 @@ fn make_process(
         bundle,
         plan,
         channel,
+        groups: cgroups.folders(),
         mounts: from_creator,
         ear,
         console: options.console,

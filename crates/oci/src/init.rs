@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_sys::namespaces::{self, Namespaces};
 use berth_sys::unguarded::without;
@@ -29,6 +29,8 @@ pub(crate) struct Inside<'a> {
     pub bundle: &'a Path,
     pub plan: &'a Plan,
     pub channel: Channel,
+    /// Its cgroups of version 1, as [`rootfs::prepare`] wants them.
+    pub groups: Vec<(String, PathBuf)>,
     /// Where mounts come from that the creator makes.
     pub mounts: Option<OwnedFd>,
     /// Where the start is heard: a listening socket in the container's state folder; `None` = over the channel.
@@ -122,7 +124,7 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
             inside.channel.send(&Message::Mounts).step("ask for", "mounts")?;
             mounts = sources::receive(socket.as_fd())?;
         }
-        let root = rootfs::prepare(spec, inside.bundle, mounts)?;
+        let root = rootfs::prepare(spec, inside.bundle, mounts, &inside.groups)?;
         if plan.hooks_before_pivot {
             inside.channel.send(&Message::Hooks).step("ask for", "hooks")?;
             inside.channel.expect(&Message::Hooked)?;

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use berth_sys::{dir, file, process};
 use oci_spec::runtime::Spec;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::cgroup::Cgroups;
 use crate::error::{Context, OciError};
@@ -48,6 +49,25 @@ impl Status {
             Status::Stopped => "stopped",
         }
     }
+}
+
+/// state.json; [`Container::load`] reads it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StateFile<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pid: u32,
+    bundle: &'a Path,
+    berth: OwnPart<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnPart<'a> {
+    version: u32,
+    start_time: u64,
+    cgroups: &'a Cgroups,
 }
 
 const SOCKET: &str = "start";
@@ -107,15 +127,24 @@ impl Container {
     }
 
     fn save_state(&self, opened: &OwnedFd) -> Result<(), OciError> {
-        let state = json!({
-            "ociVersion": crate::SPEC_VERSION,
-            "id": self.id,
-            "pid": self.pid,
-            "bundle": self.bundle,
-            "berth": { "version": 1, "startTime": self.start_time, "cgroups": self.cgroups.to_json() },
+        let state = StateFile {
+            oci_version: crate::SPEC_VERSION,
+            id: &self.id,
+            pid: self.pid,
+            bundle: &self.bundle,
+            berth: OwnPart {
+                version: 1,
+                start_time: self.start_time,
+                cgroups: &self.cgroups,
+            },
+        };
+        let text = serde_json::to_vec_pretty(&state).map(|mut text| {
+            text.push(b'\n');
+            text
         });
-        let text = format!("{state:#}\n");
-        file::write_aside(opened, "state.json", text.as_bytes(), 0o600).step("write", "state.json")
+        text.map_err(io::Error::from)
+            .and_then(|text| file::write_aside(opened, "state.json", &text, 0o600))
+            .step("write", "state.json")
     }
 
     pub(crate) fn has_init(&mut self, pid: u32, start_time: u64) -> Result<(), OciError> {

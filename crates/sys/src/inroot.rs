@@ -28,22 +28,57 @@ pub fn open_read(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    resolve(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlags, how: ResolveFlags) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
         path
     };
-    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let mut path = path;
+    let (mut how, mut path) = (how, path);
     if without("in-root") {
-        resolve = ResolveFlags::empty();
+        how = ResolveFlags::empty();
         path = path.strip_prefix("/").unwrap_or(path);
     }
     loop {
-        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
             // A rename anywhere in the tree while it resolved; the kernel asks to try again.
             Err(rustix::io::Errno::AGAIN) => {}
             other => return Ok(other?),
+        }
+    }
+}
+
+/// Something below a root that was opened with O_PATH.
+#[derive(Debug)]
+pub struct Place {
+    pub fd: OwnedFd,
+    /// No link led there: it is where its path says.
+    pub straight: bool,
+}
+
+impl AsFd for Place {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Place {
+    /// Without a link if that goes, which hardly anybody has in such a place.
+    fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<Place> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        match resolve(root, path, flags, how) {
+            Ok(fd) => Ok(Place {
+                fd,
+                straight: !without("in-root"),
+            }),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(Place {
+                fd: open(root, path, flags)?,
+                straight: false,
+            }),
+            Err(error) => Err(error),
         }
     }
 }
@@ -53,7 +88,15 @@ fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd>
 /// # Errors
 /// As openat2(2), mkdirat(2); `NotADirectory` if something else stands there.
 pub fn ensure_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    match open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
+    Ok(ensure_folder(root, path)?.fd)
+}
+
+/// As [`ensure_dir`]; also whether a link led there.
+///
+/// # Errors
+/// As [`ensure_dir`].
+pub fn ensure_folder(root: BorrowedFd<'_>, path: &Path) -> io::Result<Place> {
+    match Place::open(root, path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
@@ -67,17 +110,21 @@ pub fn ensure_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     };
     let mut components = normal(path)?.into_iter().peekable();
     let mut so_far = PathBuf::new();
-    let mut here = None;
+    let mut here: Option<Place> = None;
     while let Some(component) = components.next() {
         so_far.push(component);
         // Always from the root, so that a link in the middle is resolved inside it. The last is known to be missing.
         let known = match components.peek() {
-            Some(_) => open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY),
+            Some(_) => Place::open(root, &so_far, OFlags::PATH | OFlags::DIRECTORY),
             None => Err(io::ErrorKind::NotFound.into()),
         };
         let next = match known {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(here.as_ref().map_or(root, |here: &OwnedFd| here.as_fd()), component)
+                let parent = here.as_ref().map_or(root, AsFd::as_fd);
+                make(parent, component).map(|fd| Place {
+                    fd,
+                    straight: here.as_ref().is_none_or(|here| here.straight),
+                })
             }
             other => other,
         };
@@ -85,7 +132,7 @@ pub fn ensure_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     }
     match here {
         Some(here) => Ok(here),
-        None => open(root, Path::new("."), OFlags::PATH | OFlags::DIRECTORY),
+        None => Place::open(root, Path::new("."), OFlags::PATH | OFlags::DIRECTORY),
     }
 }
 
@@ -93,18 +140,21 @@ pub fn ensure_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// As openat2(2), mknodat(2).
-pub fn ensure_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    match open_path(root, path) {
+pub fn ensure_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<Place> {
+    match Place::open(root, path, OFlags::PATH) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
     let (parent, name) = split(path)?;
-    let parent = ensure_dir(root, parent)?;
+    let parent = ensure_folder(root, parent)?;
     match fs::mknodat(&parent, name, fs::FileType::RegularFile, Mode::from_raw_mode(0o644), 0) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    open(parent.as_fd(), Path::new(name), OFlags::PATH | OFlags::NOFOLLOW)
+    Ok(Place {
+        fd: open(parent.as_fd(), Path::new(name), OFlags::PATH | OFlags::NOFOLLOW)?,
+        straight: parent.straight,
+    })
 }
 
 /// The folder that holds `path`'s last component, made if it is missing, and that component.
@@ -261,31 +311,32 @@ pub fn open_host_path(path: &Path) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// As [`ensure_dir`], but no component may be a link.
+/// As [`ensure_folder`], but no component may be a link.
 ///
 /// # Errors
 /// `ELOOP` for a link; else as [`ensure_dir`].
-pub fn ensure_plain_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+pub fn ensure_plain_folder(root: BorrowedFd<'_>, path: &Path) -> io::Result<Place> {
     if without("plain-proc") {
-        return ensure_dir(root, path);
+        return ensure_folder(root, path);
     }
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
     let open = || {
         fs::openat2(
             root,
             path,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
-            resolve,
+            how,
         )
     };
-    match open() {
+    let fd = match open() {
         Err(rustix::io::Errno::NOENT) => {
             ensure_dir(root, path)?;
-            Ok(open()?)
+            open()?
         }
-        other => Ok(other?),
-    }
+        other => other?,
+    };
+    Ok(Place { fd, straight: true })
 }
 
 /// Makes the file `name` in `folder`, or takes one that is there if it is no link.

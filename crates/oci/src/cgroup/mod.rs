@@ -23,11 +23,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_sys::unguarded::without;
 use oci_spec::runtime::LinuxResources;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::error::OciError;
@@ -95,6 +96,14 @@ impl Cgroups {
             Cgroups::V1(groups) => groups.has_new_memory_group(),
             Cgroups::V2(group) => group.is_new(),
             Cgroups::Scope(scope) => scope.group().is_new(),
+        }
+    }
+
+    /// Controllers and folder in each hierarchy, under v1.
+    pub(crate) fn folders(&self) -> Vec<(String, PathBuf)> {
+        match self {
+            Cgroups::V1(groups) => groups.folders(),
+            Cgroups::V2(_) | Cgroups::Scope(_) => Vec::new(),
         }
     }
 
@@ -269,20 +278,22 @@ impl Cgroups {
         }
     }
 
-    /// v1: a list of its folders; v2: one object.
-    pub(crate) fn to_json(&self) -> Value {
-        match self {
-            Cgroups::V1(groups) => groups.to_json(),
-            Cgroups::V2(group) => group.to_json(),
-            Cgroups::Scope(scope) => scope.to_json(),
-        }
-    }
-
     pub(crate) fn from_json(value: &Value) -> Option<Cgroups> {
         match value {
             Value::Array(_) => V1::from_json(value).map(Cgroups::V1),
             _ if value["unit"].is_string() => Scope::from_json(value).map(Cgroups::Scope),
             _ => V2::from_json(value).map(Cgroups::V2),
+        }
+    }
+}
+
+/// v1: a list of its folders; v2: one object.
+impl Serialize for Cgroups {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Cgroups::V1(groups) => groups.serialize(to),
+            Cgroups::V2(group) => group.to_json().serialize(to),
+            Cgroups::Scope(scope) => scope.to_json().serialize(to),
         }
     }
 }
@@ -348,7 +359,7 @@ mod test {
         });
         for stored in [v1, v2, scope] {
             let cgroups = Cgroups::from_json(&stored).expect("legal");
-            assert_eq!(cgroups.to_json(), stored);
+            assert_eq!(serde_json::to_value(&cgroups).expect("JSON"), stored);
         }
         assert!(Cgroups::from_json(&serde_json::json!({"folder": "/etc", "existed": true})).is_none());
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use berth_sys::file::read_text;
 use oci_spec::runtime::LinuxResources;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::tree::{collect, open, put, put_open};
 use super::values::{self, Setting};
@@ -15,7 +16,7 @@ use super::{ROOT, tree};
 use crate::error::{Context, OciError};
 
 /// Where one controller's hierarchy is, and this container's folder in it.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 struct Group {
     /// As /proc/PID/cgroup names it: "cpu,cpuacct", "name=systemd".
     controllers: String,
@@ -24,8 +25,9 @@ struct Group {
     existed: bool,
 }
 
-/// The container's folders in all mounted hierarchies.
-#[derive(Debug)]
+/// The container's folders in all mounted hierarchies. Written down as a list of them.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
 pub struct V1 {
     groups: Vec<Group>,
 }
@@ -83,7 +85,7 @@ impl V1 {
             let made = make_folder(&group.folder).step("make cgroup", group.folder.display())?;
             group.existed = !made;
             if cpuset {
-                inherit_cpuset(&group.folder).step("make cgroup", group.folder.display())?;
+                inherit_cpuset(&group.folder, made).step("make cgroup", group.folder.display())?;
             }
         }
         Ok(())
@@ -141,6 +143,11 @@ impl V1 {
     pub(super) fn folder(&self, controller: &str) -> Option<&Path> {
         let has = |group: &&Group| group.controllers.split(',').any(|name| name == controller);
         self.groups.iter().find(has).map(|group| group.folder.as_path())
+    }
+
+    pub(crate) fn folders(&self) -> Vec<(String, PathBuf)> {
+        let one = |group: &Group| (group.controllers.clone(), group.folder.clone());
+        self.groups.iter().map(one).collect()
     }
 
     pub(crate) fn join(&self, pid: u32) -> Result<(), OciError> {
@@ -239,12 +246,6 @@ impl V1 {
         Ok(())
     }
 
-    pub(crate) fn to_json(&self) -> Value {
-        let group =
-            |group: &Group| json!({"controllers": group.controllers, "folder": group.folder, "existed": group.existed});
-        Value::Array(self.groups.iter().map(group).collect())
-    }
-
     pub(crate) fn from_json(value: &Value) -> Option<V1> {
         let group = |value: &Value| {
             Some(Group {
@@ -278,17 +279,17 @@ fn make_folder(folder: &Path) -> io::Result<bool> {
 }
 
 /// A new cpuset is empty, and no process may enter it before it has cpus and memory nodes. Whoever comes first gives them; a parent
-/// that another start has just made may have none yet.
-fn inherit_cpuset(folder: &Path) -> io::Result<()> {
+/// that another start has just made may have none yet. `new`: nobody has given it any.
+fn inherit_cpuset(folder: &Path, new: bool) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let read = |folder: &Path| read_text(folder.join(file));
-        if !read(folder)?.trim().is_empty() {
+        if !new && !read(folder)?.trim().is_empty() {
             continue;
         }
         let parent = folder.parent().ok_or(io::ErrorKind::NotFound)?;
         let mut value = read(parent)?;
         if value.trim().is_empty() {
-            inherit_cpuset(parent)?;
+            inherit_cpuset(parent, false)?;
             value = read(parent)?;
         }
         put(&folder.join(file), value.trim())?;

@@ -49,7 +49,12 @@ pub(crate) fn for_new(resources: Option<&LinuxResources>, devices: bool) -> Vec<
             );
         }
     }
-    all.extend(resources.map(settings).unwrap_or_default());
+    let mut given = resources.map(settings).unwrap_or_default();
+    // Most begin with the same.
+    if all.first().is_some() && all.first() == given.first() {
+        given.remove(0);
+    }
+    all.extend(given);
     all
 }
 
@@ -59,11 +64,14 @@ pub(crate) fn settings(resources: &LinuxResources) -> Vec<Setting> {
     let rules = resources.devices().as_deref().unwrap_or_default();
     all.extend(rules.iter().map(device_rule));
     if !rules.is_empty() {
-        all.extend(
-            ALWAYS_ALLOWED
-                .iter()
-                .map(|rule| setting("devices", "devices.allow", rule)),
-        );
+        // Engines name most of them, and what was allowed after the last that was forbidden need not be again.
+        let forbidden = all.iter().rposition(|rule| rule.file == "devices.deny");
+        let since = forbidden.map_or(0, |last| last + 1);
+        let allowed: Vec<String> = all[since..].iter().map(|rule| rule.value.clone()).collect();
+        let missing = ALWAYS_ALLOWED
+            .iter()
+            .filter(|rule| !allowed.iter().any(|named| named == *rule));
+        all.extend(missing.map(|rule| setting("devices", "devices.allow", rule)));
     }
     if let Some(memory) = resources.memory() {
         // -1 in memory alone means no limit at all, and the kernel then wants swap raised first.
@@ -258,6 +266,19 @@ mod test {
             (none[0].as_str(), none.len()),
             ("devices.deny=a", 1 + ALWAYS_ALLOWED.len())
         );
+        let some = r#"{"devices":[{"allow":false},{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"}]}"#;
+        let some = texts(some);
+        let first = ["devices.deny=a", "devices.allow=c 1:3 rwm", "devices.allow=c *:* m"];
+        assert_eq!(
+            (&some[..3], some.len()),
+            (&first.map(String::from)[..], 1 + ALWAYS_ALLOWED.len())
+        );
+        // What was forbidden again has to be allowed again.
+        let twice = texts(
+            r#"{"devices":[{"allow":true,"type":"c","major":1,"minor":3,"access":"rwm"},
+                {"allow":false,"type":"c","major":1,"minor":3,"access":"w"}]}"#,
+        );
+        assert_eq!(twice.len(), 3 + ALWAYS_ALLOWED.len());
         let all = texts(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#);
         assert_eq!(all[..2], ["devices.deny=a", "devices.allow=a"]);
         assert!(for_new(None, false).is_empty());

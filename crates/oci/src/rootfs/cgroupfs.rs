@@ -13,20 +13,25 @@ use super::options::MountOptions;
 use crate::cgroup;
 use crate::error::{Context, OciError};
 
-/// A mount of type `cgroup` or `cgroup2`, as the machine has it.
-pub(super) fn mount(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
-    if cgroup::unified() {
-        mount_unified(spec, root, target, options)
+/// A mount of type `cgroup` or `cgroup2`, as the machine has it, at `place`. `groups`: see [`super::prepare`].
+pub(super) fn mount(
+    spec: &Spec,
+    groups: &[(String, PathBuf)],
+    place: BorrowedFd<'_>,
+    target: &Path,
+    options: &MountOptions,
+) -> Result<(), OciError> {
+    if groups.is_empty() && cgroup::unified() {
+        mount_unified(spec, place, target, options)
     } else {
-        mount_v1(spec, root, target, options)
+        mount_v1(spec, groups, place, target, options)
     }
 }
 
 /// cgroup v2. With a cgroup namespace of its own: a new mount, whose root is the container's cgroup. Without: the host's mount
 /// again, and not a new one, which would change the options that the host's has (nsdelegate).
-fn mount_unified(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
+fn mount_unified(spec: &Spec, place: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
     let what = || format!("cgroup2 on {}", target.display());
-    let place = inroot::ensure_dir(root, target).step("make mount target", target.display())?;
     let again = |folder: &Path| {
         let opened = inroot::open_host_path(folder)?;
         let tree = newmount::clone_tree(opened.as_fd(), false)?;
@@ -48,7 +53,7 @@ fn mount_unified(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &Mou
         again(host)
     };
     let mounted = mounted.step("mount", what())?;
-    newmount::attach(mounted.as_fd(), place.as_fd()).step("mount", what())?;
+    newmount::attach(mounted.as_fd(), place).step("mount", what())?;
     mounts::set_propagation(mounted.as_fd(), options).step("set propagation of", what())
 }
 
@@ -59,24 +64,30 @@ fn has_own_namespace(spec: &Spec) -> bool {
 
 /// cgroup v1 and hybrid: a tmpfs with one folder a hierarchy of v1, and links for names that share one. As runc: the tmpfs itself
 /// stays writable, `ro` is for the hierarchies, and a hybrid machine's v2 hierarchy is not shown.
-fn mount_v1(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOptions) -> Result<(), OciError> {
+fn mount_v1(
+    spec: &Spec,
+    groups: &[(String, PathBuf)],
+    place: BorrowedFd<'_>,
+    target: &Path,
+    options: &MountOptions,
+) -> Result<(), OciError> {
     let what = || format!("cgroup on {}", target.display());
-    let place = inroot::ensure_dir(root, target).step("make mount target", target.display())?;
     let attr = Attr::NOSUID.union(Attr::NODEV).union(Attr::NOEXEC);
     let tmpfs = newmount::new_filesystem("tmpfs", Some("tmpfs"), &["mode=755"], attr).step("mount", what())?;
-    newmount::attach(tmpfs.as_fd(), place.as_fd()).step("mount", what())?;
+    newmount::attach(tmpfs.as_fd(), place).step("mount", what())?;
 
     let own_namespace = has_own_namespace(spec);
-    let memberships = berth_sys::file::read_text("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
     let set = options.set.union(attr);
-    for line in memberships.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(own)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
+    let found;
+    let groups = if groups.is_empty() {
+        found = own_groups()?;
+        &found
+    } else {
+        groups
+    };
+    for (controllers, own) in groups {
         let name = controllers.strip_prefix("name=").unwrap_or(controllers);
-        let host = PathBuf::from("/sys/fs/cgroup").join(name);
-        if name.is_empty() || !host.is_dir() {
+        if name.is_empty() {
             continue;
         }
         let folder_name = Path::new(name);
@@ -90,8 +101,7 @@ fn mount_v1(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOpt
                 newmount::new_filesystem("cgroup", Some("cgroup"), &names, set)
             }
         } else {
-            let own = host.join(own.trim_start_matches('/'));
-            inroot::open_host_path(&own)
+            inroot::open_host_path(own)
                 .and_then(|opened| newmount::clone_tree(opened.as_fd(), false))
                 .and_then(|tree| {
                     newmount::set_attr(
@@ -112,4 +122,18 @@ fn mount_v1(spec: &Spec, root: BorrowedFd<'_>, target: &Path, options: &MountOpt
         }
     }
     mounts::set_propagation(tmpfs.as_fd(), options).step("set propagation of", what())
+}
+
+/// Controllers and folder in each hierarchy of v1 that is mounted, of a process that nobody has made groups for.
+fn own_groups() -> Result<Vec<(String, PathBuf)>, OciError> {
+    let memberships = berth_sys::file::read_text("/proc/self/cgroup").step("read", "/proc/self/cgroup")?;
+    let of_line = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, own) = (fields.next()?, fields.next()?);
+        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+        let host = PathBuf::from("/sys/fs/cgroup").join(name);
+        let there = !name.is_empty() && host.is_dir();
+        there.then(|| (controllers.to_owned(), host.join(own.trim_start_matches('/'))))
+    };
+    Ok(memberships.lines().filter_map(of_line).collect())
 }

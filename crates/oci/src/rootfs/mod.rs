@@ -12,7 +12,7 @@ mod mounts;
 pub(crate) mod options;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_sys::inroot;
 use berth_sys::newmount::{self, Attr, Propagation, SetAttr};
@@ -39,8 +39,14 @@ pub(crate) fn part_from_host(spec: &Spec) -> Result<(), OciError> {
 }
 
 /// Builds the tree. The caller is in the container's mount namespace, and in its cgroups if it has a cgroup namespace of its own.
-/// `sources`: bind mounts that are made already.
-pub(crate) fn prepare(spec: &Spec, bundle: &Path, mut sources: Sources) -> Result<Root, OciError> {
+/// `sources`: bind mounts that are made already. `groups`: controllers and folder of the container's cgroups in each hierarchy of
+/// version 1; none = whoever needs them looks.
+pub(crate) fn prepare(
+    spec: &Spec,
+    bundle: &Path,
+    mut sources: Sources,
+    groups: &[(String, PathBuf)],
+) -> Result<Root, OciError> {
     let root = spec
         .root()
         .as_ref()
@@ -57,7 +63,7 @@ pub(crate) fn prepare(spec: &Spec, bundle: &Path, mut sources: Sources) -> Resul
     };
     let mounts: &[Mount] = spec.mounts().as_deref().unwrap_or_default();
     for (index, mount) in mounts.iter().enumerate() {
-        mounts::mount(spec, bundle, &mut prepared, mount, sources.remove(&index))?;
+        mounts::mount(spec, bundle, &mut prepared, mount, sources.remove(&index), groups)?;
     }
     let dev_is_the_hosts = mounts.iter().any(|mount| {
         let options = mount.options().as_deref().unwrap_or_default();

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use berth_sys::inroot::{self, FileKind};
+use berth_sys::inroot::{self, FileKind, Place};
 use berth_sys::newmount::{self, Attr, SetAttr};
 use berth_sys::unguarded::without;
 use oci_spec::runtime::{Mount, Spec};
@@ -13,13 +13,14 @@ use super::options::MountOptions;
 use super::{Root, cgroupfs};
 use crate::error::{Context, OciError};
 
-/// Performs one mount below the root. `made`: a bind mount that the creator has made.
+/// Performs one mount below the root. `made`: a bind mount that the creator has made; `groups`: see [`super::prepare`].
 pub(super) fn mount(
     spec: &Spec,
     bundle: &Path,
     root: &mut Root,
     mount: &Mount,
     made: Option<OwnedFd>,
+    groups: &[(String, PathBuf)],
 ) -> Result<(), OciError> {
     let target = &target_of(mount);
     let raw = mount.options().as_deref().unwrap_or_default();
@@ -34,9 +35,9 @@ pub(super) fn mount(
             "a file system, or `bind`",
         )),
         "cgroup" | "cgroup2" => {
-            let place = inroot::ensure_dir(root.fd.as_fd(), target).step("make mount target", shown)?;
-            check_proc(root, place.as_fd(), target, false)?;
-            cgroupfs::mount(spec, root.fd.as_fd(), target, &options)
+            let place = inroot::ensure_folder(root.fd.as_fd(), target).step("make mount target", shown)?;
+            check_proc(root, &place, target, false)?;
+            cgroupfs::mount(spec, groups, place.as_fd(), target, &options)
         }
         kind => new_filesystem(spec, root, kind, mount, target, options),
     }
@@ -72,12 +73,16 @@ const MAY_COVER: [&str; 10] = [
 
 /// Refuses a mount that hides or replaces what /proc is trusted for: masks, labels, sysctls (CVE-2019-16884). `is_proc`: a procfs is
 /// mounted there. The place is already resolved, so links in the root file system lead nowhere else.
-fn check_proc(root: &Root, place: BorrowedFd<'_>, target: &Path, is_proc: bool) -> Result<(), OciError> {
+fn check_proc(root: &Root, place: &Place, target: &Path, is_proc: bool) -> Result<(), OciError> {
     // A write for /proc is guarded here too: to see the other guard alone, this one must go.
     if without("proc-targets") || without("procfs") {
         return Ok(());
     }
-    let below = inroot::path_below(root.fd.as_fd(), place).step("look at mount target", target.display())?;
+    let below = if place.straight {
+        target.to_owned()
+    } else {
+        inroot::path_below(root.fd.as_fd(), place.as_fd()).step("look at mount target", target.display())?
+    };
     let refuse = |allowed: &str| Err(OciError::field("mounts.destination", target.display(), allowed));
     match below.strip_prefix("/proc") {
         Err(_) => Ok(()),
@@ -114,7 +119,7 @@ fn bind(
     let folder = inroot::kind_of(tree.as_fd()).step("mount", what())? == FileKind::Folder;
     let place = place(root.fd.as_fd(), target, folder).step("make mount target", target.display())?;
     let magic = newmount::filesystem_magic(tree.as_fd()).step("look at", source.display())?;
-    check_proc(root, place.as_fd(), target, magic == newmount::PROC_MAGIC)?;
+    check_proc(root, &place, target, magic == newmount::PROC_MAGIC)?;
     set_flags(tree.as_fd(), options).step("set mount flags of", what())?;
     newmount::attach(tree.as_fd(), place.as_fd()).step("mount", what())?;
     set_propagation(tree.as_fd(), options).step("set propagation of", what())
@@ -131,7 +136,7 @@ fn new_filesystem(
     let what = || format!("{kind} on {}", target.display());
     let place = if matches!(kind, "proc" | "sysfs") {
         // A link here would let the root filesystem choose where the real /proc is.
-        inroot::ensure_plain_dir(root.fd.as_fd(), target)
+        inroot::ensure_plain_folder(root.fd.as_fd(), target)
     } else {
         // A tmpfs takes the mode of what it covers, unless told.
         if kind == "tmpfs"
@@ -141,10 +146,10 @@ fn new_filesystem(
         {
             options.data.push(format!("mode={mode:o}"));
         }
-        inroot::ensure_dir(root.fd.as_fd(), target)
+        inroot::ensure_folder(root.fd.as_fd(), target)
     };
     let place = place.step("make mount target", target.display())?;
-    check_proc(root, place.as_fd(), target, kind == "proc")?;
+    check_proc(root, &place, target, kind == "proc")?;
     let source = mount
         .source()
         .as_ref()
@@ -187,9 +192,9 @@ fn label_of(spec: &Spec) -> Option<&str> {
 }
 
 /// Where a mount goes, made if it is missing.
-pub(super) fn place(root: BorrowedFd<'_>, target: &Path, folder: bool) -> io::Result<OwnedFd> {
+pub(super) fn place(root: BorrowedFd<'_>, target: &Path, folder: bool) -> io::Result<Place> {
     if folder {
-        inroot::ensure_dir(root, target)
+        inroot::ensure_folder(root, target)
     } else {
         inroot::ensure_file(root, target)
     }
