@@ -51,7 +51,7 @@ pub use process::capability_sets;
 pub use rehearse::{rehearse_config, rehearse_process};
 pub use rootfs::{RootfsMount, mount_rootfs};
 pub use seccomp::Filter;
-pub use spec::{load, load_telling, read_process};
+pub use spec::{load, load_telling, load_text, read_process};
 pub use state::{Container, Status};
 
 /// The version of the OCI runtime specification that is implemented.

@@ -20,6 +20,20 @@ pub fn load(bundle: &Path) -> Result<(Spec, Vec<u8>), OciError> {
     load_telling(bundle, &mut |_| {})
 }
 
+/// As [`load`], of a config.json that was read before.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(bundle: &Path, text: &[u8]) -> Result<Spec, OciError> {
+    check(bundle, text, &mut |_| {})
+}
+
+fn check(bundle: &Path, text: &[u8], warn: &mut dyn FnMut(&str)) -> Result<Spec, OciError> {
+    let spec: Spec = parse(text, &bundle.join("config.json").display().to_string(), warn)?;
+    crate::check::spec(&spec)?;
+    Ok(spec)
+}
+
 /// The process that is to be executed in a container.
 ///
 /// # Errors
@@ -52,7 +66,5 @@ pub fn load_telling(bundle: &Path, warn: &mut dyn FnMut(&str)) -> Result<(Spec, 
             format!("at most {LIMIT} bytes"),
         ));
     }
-    let spec: Spec = parse(&text, &path.display().to_string(), warn)?;
-    crate::check::spec(&spec)?;
-    Ok((spec, text))
+    Ok((check(bundle, &text, warn)?, text))
 }

@@ -3,6 +3,8 @@
 //! Runtimes answer a bad bundle in words of their own, or not at all (a FIFO as config.json hangs them). So the common
 //! mistakes are found here, with the field's name. What is right for this check may still be refused by the runtime.
 
+mod outline;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -18,8 +20,8 @@ pub const CONFIG_LIMIT: u64 = 16 << 20;
 /// A bundle whose config.json was read and checked.
 #[derive(Debug)]
 pub struct Bundle {
-    path: PathBuf,
-    config: Value,
+    text: Vec<u8>,
+    process: Vec<u8>,
 }
 
 impl Bundle {
@@ -43,34 +45,36 @@ impl Bundle {
                 _ => format!("config.json can't be read: {error}"),
             })
         })?;
-        let config: Value = serde_json::from_slice(&text).map_err(|error| bad(format!("config.json: {error}")))?;
-        drop(text);
-        check(&config, terminal).map_err(|problem| bad(format!("config.json: {problem}")))?;
-        let bundle = Bundle {
-            path: path.to_owned(),
-            config,
+        let (root, process) = match outline::of(&text, terminal) {
+            Some(found) => found,
+            None => checked(&text, terminal).map_err(|problem| bad(format!("config.json: {problem}")))?,
         };
-        let rootfs = bundle.rootfs();
+        // As this mount namespace sees it.
+        let rootfs = path.join(root);
         match rootfs.metadata() {
-            Ok(meta) if meta.is_dir() => Ok(bundle),
+            Ok(meta) if meta.is_dir() => Ok(Bundle { text, process }),
             Ok(_) => Err(bad(format!("root.path: {} is not a folder", rootfs.display()))),
             Err(error) => Err(bad(format!("root.path: {}: {error}", rootfs.display()))),
         }
     }
 
-    pub fn config(&self) -> &Value {
-        &self.config
+    /// config.json.
+    pub fn into_config(self) -> Vec<u8> {
+        self.text
     }
 
     /// The init's process object: what `exec_process` starts from, also when the bundle is gone.
-    pub fn process(&self) -> Vec<u8> {
-        self.config["process"].to_string().into_bytes()
+    pub fn process(&self) -> &[u8] {
+        &self.process
     }
+}
 
-    /// The root filesystem's folder as this mount namespace sees it.
-    pub fn rootfs(&self) -> PathBuf {
-        self.path.join(self.config["root"]["path"].as_str().unwrap_or("rootfs"))
-    }
+/// root.path and the process of a config.json, after all checks.
+fn checked(text: &[u8], terminal: bool) -> Result<(PathBuf, Vec<u8>), String> {
+    let config: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    check(&config, terminal)?;
+    let root = config["root"]["path"].as_str().unwrap_or("rootfs");
+    Ok((root.into(), config["process"].to_string().into_bytes()))
 }
 
 fn unreachable(error: &io::Error) -> String {

@@ -78,6 +78,8 @@ pub struct CreateArgs<'a> {
     pub call: Call<'a>,
     /// Absolute. Checked by `Bundle::load` before.
     pub bundle: &'a Path,
+    /// Its config.json, if it was read before.
+    pub config: Option<&'a [u8]>,
     pub stdio: Stdio<'a>,
 }
 
@@ -105,6 +107,8 @@ pub struct Known {
     pub start_time: u64,
     /// The group that counts what the OOM killer does was made for this container.
     pub has_new_group: bool,
+    /// Its pid namespace was made for it.
+    pub has_new_pids: bool,
 }
 
 /// What a runtime says about a container.

@@ -38,14 +38,21 @@ impl Embedded {
     ) -> Result<Created, Error> {
         let id = args.call.id;
         let fail = |error: OciError| refused("create", id, &error);
-        let (spec, text) = berth_oci::load(args.bundle).map_err(fail)?;
+        let read;
+        let (spec, text) = match args.config {
+            Some(text) => (berth_oci::load_text(args.bundle, text).map_err(fail)?, text),
+            None => {
+                read = berth_oci::load(args.bundle).map_err(fail)?;
+                (read.0, read.1.as_slice())
+            }
+        };
         let (stdio, console) = ends("create", id, args.stdio)?;
         let container = how(CreateOptions {
             root: &self.root,
             id,
             bundle: args.bundle,
             spec: &spec,
-            spec_text: &text,
+            spec_text: text,
             stdio,
             console,
             pivot: !self.no_pivot_root,
@@ -55,7 +62,9 @@ impl Embedded {
             filters: self.filters.as_deref(),
             systemd_cgroup: self.systemd_cgroup,
         });
-        container.map(|container| made(&container)).map_err(fail)
+        container
+            .map(|container| made(&container, has_new_pids(&spec)))
+            .map_err(fail)
     }
 }
 
@@ -66,7 +75,8 @@ impl Driver for Embedded {
 
     fn run(&self, args: &CreateArgs<'_>, go: &mut dyn FnMut(&Created) -> bool) -> Result<Created, Error> {
         self.make(args, |options| {
-            berth_oci::run(options, &mut |container| go(&made(container)))
+            let new_pids = has_new_pids(options.spec);
+            berth_oci::run(options, &mut |container| go(&made(container, new_pids)))
         })
     }
 
@@ -157,15 +167,24 @@ impl Driver for Embedded {
 }
 
 /// A container with its init process, as the driver tells of it.
-fn made(container: &Container) -> Created {
+fn made(container: &Container, has_new_pids: bool) -> Created {
     let known = Some(Known {
         start_time: container.start_time,
         has_new_group: container.cgroups.has_new_memory_group(),
+        has_new_pids,
     });
     Created {
         pid: container.pid,
         known,
     }
+}
+
+fn has_new_pids(spec: &spec::Spec) -> bool {
+    let all = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let is_new = |one: &spec::LinuxNamespace| {
+        one.typ() == spec::LinuxNamespaceType::Pid && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
+    };
+    all.is_some_and(|all| all.iter().any(is_new))
 }
 
 type Ends<'a> = (Option<[std::os::fd::BorrowedFd<'a>; 3]>, Option<OwnedFd>);

@@ -110,6 +110,7 @@ impl Place {
             .create(&CreateArgs {
                 call,
                 bundle: &self.bundle(),
+                config: None,
                 stdio,
             })?
             .pid)
@@ -396,6 +397,7 @@ fn a_hanging_hook_is_killed_and_undone() {
             .create(&CreateArgs {
                 call,
                 bundle: &place.bundle(),
+                config: None,
                 stdio,
             })
             .expect_err("hangs");
@@ -452,6 +454,7 @@ fn a_terminal_comes_over_the_console_socket() {
             .create(&CreateArgs {
                 call,
                 bundle: &place.bundle(),
+                config: None,
                 stdio: Stdio::Console { socket: &short },
             })
             .expect("create");

@@ -20,7 +20,7 @@ pub struct Place {
 
 impl Place {
     pub fn of(pid: u32) -> io::Result<Place> {
-        let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let membership = berth_sys::file::read_text(format!("/proc/{pid}/cgroup"))?;
         let name = Hierarchies::usual()?.group_in(&membership).name().to_owned();
         let membership = if membership.len() > MEMBERSHIP {
             String::new()

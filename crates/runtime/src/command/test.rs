@@ -63,6 +63,7 @@ impl Fake {
         self.driver.create(&CreateArgs {
             call: self.call(),
             bundle: self.folder.path(),
+            config: None,
             stdio,
         })
     }

@@ -219,7 +219,7 @@ impl At<'_> {
                 runtime::mount_rootfs(&setting.bundle, &rootfs(&setting.rootfs))
             })?;
         }
-        self.stage("bundle", |_| {
+        let config = self.stage("bundle", |_| {
             process_json::keep(&setting.bundle, stdio.terminal(), &setting.folder)
         })?;
         let ours = match &setting.init {
@@ -229,6 +229,8 @@ impl At<'_> {
         let args = CreateArgs {
             call: *call,
             bundle: ours.as_deref().unwrap_or(&setting.bundle),
+            // With an init of ours it is another one.
+            config: ours.is_none().then_some(&config),
             stdio,
         };
         if !start {
@@ -330,7 +332,8 @@ impl At<'_> {
                 format!("the runtime named process {pid}, but: {error}"),
             )
         };
-        if !is_the_shims(pid).map_err(gone)? {
+        // One whose making this process knows all about was made as the shim's child.
+        if made.known.is_none() && !is_the_shims(pid).map_err(gone)? {
             return Err(failed(
                 ErrorCode::Runtime,
                 format!(
@@ -347,12 +350,7 @@ impl At<'_> {
         // The counters of a group that was made for it begin with it.
         let fresh = made.known.as_ref().is_some_and(|known| known.has_new_group);
         let oom_kills = if fresh { 0 } else { place.oom_kills() };
-        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
-        // A zombie has no namespaces any more, and nothing that could outlive it.
-        let own_pid_namespace = match (namespace(&pid.to_string()), namespace("self")) {
-            (Ok(its), Ok(ours)) => its != ours,
-            _ => true,
-        };
+        let own_pid_namespace = made.known.as_ref().is_some_and(|known| known.has_new_pids) || has_own_pids(pid);
         let created = Created {
             pid,
             start_time,
@@ -416,6 +414,15 @@ impl At<'_> {
             // Below the runtime's own, or systemd's.
             Some(_) => {}
         }
+    }
+}
+
+fn has_own_pids(pid: u32) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    // A zombie has no namespaces any more, and nothing that could outlive it.
+    match (namespace(&pid.to_string()), namespace("self")) {
+        (Ok(its), Ok(ours)) => its != ours,
+        _ => true,
     }
 }
 

@@ -16,11 +16,12 @@ use super::report::Failed;
 /// The init's process object, in the container's folder.
 pub const PROCESS_FILE: &str = "process.json";
 
-/// Checks the bundle, and keeps what execs will need of it.
-pub fn keep(bundle: &Path, terminal: bool, folder: impl AsFd) -> Result<(), Failed> {
-    let process = Bundle::load(bundle, terminal)?.process();
-    let kept = file::write_aside(folder, PROCESS_FILE, &process, 0o600);
-    kept.map_err(|error| failed(ErrorCode::Resources, format!("create: {PROCESS_FILE}: {error}")))
+/// Checks the bundle, and keeps what execs will need of it. Answers its config.json.
+pub fn keep(bundle: &Path, terminal: bool, folder: impl AsFd) -> Result<Vec<u8>, Failed> {
+    let bundle = Bundle::load(bundle, terminal)?;
+    let kept = file::write_aside(folder, PROCESS_FILE, bundle.process(), 0o600);
+    kept.map_err(|error| failed(ErrorCode::Resources, format!("create: {PROCESS_FILE}: {error}")))?;
+    Ok(bundle.into_config())
 }
 
 pub fn for_exec(exec: &Exec, folder: impl AsFd) -> Result<Vec<u8>, Failed> {

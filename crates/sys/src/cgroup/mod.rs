@@ -88,7 +88,7 @@ impl Hierarchies {
     pub fn usual() -> io::Result<Self> {
         Ok(Self::usual_in(
             Path::new(TOP),
-            &std::fs::read_to_string("/proc/self/cgroup")?,
+            &crate::file::read_text("/proc/self/cgroup")?,
         ))
     }
 
@@ -175,7 +175,7 @@ impl Hierarchies {
 
     /// The cgroup of a process. NotFound if there is no such process.
     pub fn group_of(&self, pid: u32) -> io::Result<Group> {
-        Ok(self.group_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?))
+        Ok(self.group_in(&crate::file::read_text(format!("/proc/{pid}/cgroup"))?))
     }
 
     /// From the text of a /proc/PID/cgroup.
