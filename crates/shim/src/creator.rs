@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use berth_sys::process::{self, Fork};
-use berth_sys::{file, socket};
+use berth_sys::{file, heap, socket};
 use berth_wire::shim::{Driver, Mount};
 
 use crate::stdio::Ends;
@@ -55,6 +55,7 @@ pub fn fork(setting: &Setting, job: Job, ends: Option<Ends>) -> io::Result<(Crea
     match process::fork()? {
         Fork::Parent { pid } => Ok((Creator { pid }, ours)),
         Fork::Child => {
+            heap::live_briefly();
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 prepare(shim, setting, &job, ends.as_ref(), &theirs)?;
                 job::run(setting, &job, ends.as_ref(), &theirs);

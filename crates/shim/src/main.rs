@@ -7,6 +7,10 @@ use std::process::ExitCode;
 use berth_shim::{init, serve, template};
 use berth_sys::process::inherited_fd;
 
+/// Creators live briefly.
+#[global_allocator]
+static HEAP: berth_sys::heap::Heap = berth_sys::heap::Heap;
+
 const USAGE: &str = "usage: berth-shim template | berth-shim serve --name NAMESPACE/ID\n\
                      Both are started by berthd, with sockets that they inherit.";
 

@@ -12,6 +12,7 @@ pub mod eventfd;
 pub mod execve;
 pub mod fifo;
 pub mod file;
+pub mod heap;
 pub mod inotify;
 pub mod inroot;
 pub mod limits;
