@@ -89,6 +89,27 @@ impl Free {
             let _held = self;
             work()
         };
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+        blocking(work).await
     }
+}
+
+#[cfg(feature = "failpoints")]
+thread_local! {
+    static INLINE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Blocking work that this thread asks for is done by itself from now on, in a build with fail points: which of two threads is ready
+/// first is up to the kernel, and a simulation could not be replayed.
+pub fn block_inline() {
+    #[cfg(feature = "failpoints")]
+    INLINE.set(true);
+}
+
+/// Does the work on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    #[cfg(feature = "failpoints")]
+    if INLINE.get() {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }

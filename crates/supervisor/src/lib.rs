@@ -39,7 +39,7 @@ pub use deps::{
 };
 pub use error::Error;
 pub use kept::Keep;
-pub use lane::BLOCKING_THREADS;
+pub use lane::{BLOCKING_THREADS, block_inline};
 pub use metrics::{BUCKETS_US, Histogram, Metrics};
 pub use open::Deps;
 pub use runtimes::KNOWN as KNOWN_RUNTIMES;

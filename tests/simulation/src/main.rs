@@ -120,7 +120,7 @@ fn explain(seed: u64) {
     short
         .steps
         .iter()
-        .for_each(|step| println!("  +{} ms {:?}", step.gap, step.op));
+        .for_each(|step| println!("  +{} ms {:?}, meets: {}", step.gap, step.op, step.meets));
     report
         .problems
         .iter()

@@ -54,6 +54,7 @@ impl Place {
     fn config(&self) -> Config {
         let mut config = Config::new(self.0.join("state"), self.0.join("root"), "/nonexistent");
         config.start.concurrency = 1;
+        config.start.queue_limit = 1;
         config.shim.adopt_timeout = Duration::from_secs(2);
         config.runtime.default = "any".into();
         // Never called: the shims are simulated.

@@ -17,7 +17,9 @@ use crate::place::Place;
 use crate::schedule::{Op, Schedule, Step};
 
 /// Containers of a schedule.
-const IDS: u8 = 2;
+const IDS: u8 = 3;
+/// A step does not wait longer than this to meet something, in milliseconds.
+const MEETING: u64 = 200;
 /// Within this simulated time everything must be deleted at the end.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
@@ -44,6 +46,7 @@ pub fn run(schedule: &Schedule) -> Report {
         Ok(place) => place,
         Err(error) => return failed(format!("no folder for the run: {error}")),
     };
+    berth_supervisor::block_inline();
     let machine = Arc::new(Mutex::new(Machine::new(schedule.seed)));
     let mut steps = schedule
         .steps
@@ -155,6 +158,12 @@ impl Life<'_> {
                 }
                 () = tokio::time::sleep_until(began + Duration::from_millis(at)) => {}
             }
+            if step.meets > 0 && self.meet(began, switched_on, step.meets, crashed).await {
+                steps.push_front(step);
+                return Ok(End::Crash {
+                    down: planned.take().unwrap_or(4),
+                });
+            }
             lock(&self.machine).trace(format_args!("{:?}", step.op));
             match step.op {
                 Op::Crash { down } => return Ok(End::Crash { down }),
@@ -195,6 +204,28 @@ impl Life<'_> {
         }
         self.count(&supervisor).await;
         Ok(End::Through)
+    }
+
+    /// Waits until something is due, and so many turns of the tasks that follow from it. True: the daemon crashed meanwhile.
+    async fn meet(&self, began: Instant, switched_on: u64, turns: u8, crashed: &Notify) -> bool {
+        let (now, due) = {
+            let machine = lock(&self.machine);
+            (machine.now, machine.next_due())
+        };
+        let Some(due) = due.filter(|due| *due <= now + MEETING) else {
+            return false;
+        };
+        let meeting = async {
+            tokio::time::sleep_until(began + Duration::from_millis(due.saturating_sub(switched_on))).await;
+            for _ in 1..turns {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = crashed.notified() => true,
+            () = meeting => false,
+        }
     }
 
     /// The world's part of the schedule.

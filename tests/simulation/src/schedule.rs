@@ -129,6 +129,8 @@ pub struct Step {
     /// Milliseconds after the step before it.
     pub gap: u64,
     pub op: Op,
+    /// 0 = between the moments of the machine; otherwise at the next of them, so many tasks' turns into it.
+    pub meets: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +147,7 @@ impl Schedule {
             .map(|i| Step {
                 gap: gap(&mut random),
                 op: op(&mut random, i == 0),
+                meets: meets(&mut random),
             })
             .collect();
         Self { seed, steps }
@@ -177,6 +180,11 @@ impl Schedule {
                 if closer != best && fails(&closer) {
                     best = closer;
                 }
+                let mut apart = best.clone();
+                apart.steps[at].meets = 0;
+                if apart != best && fails(&apart) {
+                    best = apart;
+                }
             }
             if best == before {
                 return best;
@@ -194,8 +202,13 @@ fn gap(random: &mut Random) -> u64 {
     }
 }
 
+fn meets(random: &mut Random) -> u8 {
+    let turns = u8::try_from(random.below(16)).unwrap_or(0);
+    if random.chance(30) { 1 + turns } else { 0 }
+}
+
 fn op(random: &mut Random, first: bool) -> Op {
-    let id = u8::from(random.chance(25));
+    let id = [0, 0, 0, 0, 0, 0, 0, 1, 1, 2][usize::try_from(random.below(10)).unwrap_or(0)];
     let exec = u8::from(random.chance(30));
     let request = u8::try_from(random.below(3)).unwrap_or(0);
     let code = u8::try_from(random.below(200)).unwrap_or(0);

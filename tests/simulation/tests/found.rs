@@ -10,7 +10,14 @@ fn balances(seed: u64, steps: &[(u64, Op)]) {
         fail::has_failpoints(),
         "crashes are planned at fail points: cargo test --features berth-supervisor/failpoints, as ./dev test does"
     );
-    let steps = steps.iter().map(|(gap, op)| Step { gap: *gap, op: *op }).collect();
+    let steps = steps
+        .iter()
+        .map(|(gap, op)| Step {
+            gap: *gap,
+            op: *op,
+            meets: 0,
+        })
+        .collect();
     let report = run(&Schedule { seed, steps });
     assert!(
         report.problems.is_empty(),

@@ -108,11 +108,25 @@ impl Task {
         tracing::error!(container = %self.key, "its shim is gone; what it supervised is ended");
         let Some(folder) = self.folder.clone() else { return };
         let (env, record) = (self.env.clone(), self.record.clone());
-        let key = self.key.clone();
-        self.beside(async move { Fact::Buried(find_exit(&env, &key, &record, &folder).await) });
+        let (key, behind) = (self.key.clone(), self.is_behind());
+        self.beside(async move {
+            let status = find_exit(&env, &key, &record, &folder).await;
+            let history = History::default();
+            if behind {
+                env.told(&history).await;
+            }
+            Fact::Buried(status, history)
+        });
     }
 
-    pub(super) fn buried(&mut self, status: ExitStatus) {
+    pub(super) fn buried(&mut self, status: ExitStatus, history: &History) {
+        // The beginning before the end. A removal tells both.
+        if let Some(told) = history.get()
+            && self.is_behind()
+            && !self.removing
+        {
+            self.catch_up(told);
+        }
         self.lose_execs();
         if self.exit.is_none() && self.ending.is_none() {
             self.ending = Some(Ending { status, ack: None });

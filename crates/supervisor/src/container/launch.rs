@@ -16,6 +16,7 @@ use super::remove::{Removal, note_undoing, remove, remove_log};
 use super::task::Task;
 use super::{Fact, Link, Starter};
 use crate::env::Env;
+use crate::lane::blocking;
 use crate::stage::stage;
 use crate::types::{MadeBundle, Stage, Started};
 use crate::{Error, kept, shim, store};
@@ -219,11 +220,8 @@ impl Launch {
         let mut rootfs = Vec::new();
         if let Some(bundle) = &self.bundle {
             let (layout, key, made) = (self.env.layout.clone(), self.key.clone(), bundle.clone());
-            let making = tokio::task::spawn_blocking(move || store::make_bundle(&layout, &key, &made)).await;
-            making
-                .map_err(std::io::Error::other)
-                .flatten()
-                .map_err(|e| self.io("make its bundle", e))?;
+            let making = blocking(move || store::make_bundle(&layout, &key, &made)).await;
+            making.flatten().map_err(|e| self.io("make its bundle", e))?;
             rootfs = shim::mounts(&bundle.rootfs);
         }
         stage!("create.prepared");

@@ -144,7 +144,7 @@ pub(crate) enum Fact {
     /// The shim was found again and said how it is, or it is sure that it is gone.
     Relinked(Incarnation, Option<(Link, wire::StateResponse, History)>),
     /// How the init ended, found out without a shim.
-    Buried(ExitStatus),
+    Buried(ExitStatus, History),
     /// What the shim says, asked when so many pauses and resumes had been; `until` then it is asked again.
     State {
         freezes: u64,

@@ -17,6 +17,7 @@ use super::task::Task;
 use super::{Fact, Link};
 use crate::deps::ShimProcess;
 use crate::env::{Env, History};
+use crate::lane::blocking;
 use crate::shim::CallError;
 use crate::stage::stage;
 use crate::store::{self, Tomb};
@@ -177,8 +178,8 @@ pub(super) async fn remove_log(env: &Arc<Env>, key: &ContainerKey, incarnation: 
 /// The bundle that the daemon made, and what is mounted in it. Answers what is left.
 async fn remove_bundle(env: &Arc<Env>, key: &ContainerKey) -> Option<String> {
     let (layout, of) = (env.layout.clone(), key.clone());
-    let removing = tokio::task::spawn_blocking(move || store::remove_bundle(&layout, &of)).await;
-    let failed = removing.map_err(std::io::Error::other).flatten().err();
+    let removing = blocking(move || store::remove_bundle(&layout, &of)).await;
+    let failed = removing.flatten().err();
     failed.map(|e| format!("bundle {}: {e}", env.layout.bundle(key).display()))
 }
 

@@ -559,7 +559,7 @@ impl Task {
             Fact::ShimGone(number) => self.shim_gone(number),
             Fact::Relinked(incarnation, found) if incarnation == self.incarnation => self.relinked(found),
             Fact::Relinked(..) => {}
-            Fact::Buried(status) => self.buried(status),
+            Fact::Buried(status, history) => self.buried(status, &history),
             Fact::Thawed => self.input(Input::Resumed, None),
             Fact::State { freezes, state, until } => self.state_told(freezes, state, until),
             Fact::Relayed { change, result, reply } => {
