@@ -202,13 +202,14 @@ impl Machine {
                 Some(failure(stream, ErrorCode::Runtime, "the runtime failed"))
             }
             Request::Create(request, false) => {
-                if let Some(other) = self.names.insert(request.id.clone(), incarnation.clone()) {
-                    // What resisted its removal waits until the id is free again.
-                    if self.inits.get(&other).is_some_and(|i| i.alive) {
-                        self.books
-                            .wrong(format!("{} is made while an earlier one of this id lives", request.id));
-                    }
+                let other = self.names.get(&request.id).and_then(|other| self.inits.get(other));
+                if other.is_some_and(|init| init.alive) {
+                    // What resisted its removal is still in the cgroup of that name, and a runtime refuses one that is not empty.
+                    self.shims[shim].state = wire::State::Empty;
+                    self.write_shim(shim);
+                    return Some(failure(stream, ErrorCode::Runtime, "its cgroup is not empty"));
                 }
+                self.names.insert(request.id.clone(), incarnation.clone());
                 let init = Init {
                     id: request.id.clone(),
                     alive: true,
