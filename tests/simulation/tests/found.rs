@@ -92,3 +92,37 @@ fn deletion_waiting_for_the_journal_outlives_the_daemon() {
     ];
     balances(16327, &steps);
 }
+
+/// Its shim is mute when it is adopted and ends, or speaks, later: the beginning is told before the end then, too.
+#[test]
+fn mute_one_is_told_from_its_beginning() {
+    let steps = [
+        (0, Create { id: 0, request: 0 }),
+        (0, Crash { down: 124 }),
+        (0, HangUp { id: 0 }),
+        (
+            183,
+            ExecEnds {
+                id: 0,
+                exec: 0,
+                code: 195,
+            },
+        ),
+        (
+            97,
+            ExecEnds {
+                id: 0,
+                exec: 0,
+                code: 152,
+            },
+        ),
+        (194, Pause { id: 2 }),
+        (75, ShimKilled { id: 0 }),
+    ];
+    balances(2158, &steps);
+    let mute = Mute { id: 0, on: true };
+    balances(
+        18090,
+        &[(0, Run { id: 0, request: 1 }), (0, mute), (0, Crash { down: 366 })],
+    );
+}

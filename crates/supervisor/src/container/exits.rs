@@ -91,6 +91,11 @@ impl Task {
         let Some(Ending { mut status, ack }) = self.ending.take() else {
             return;
         };
+        if self.is_unheard_of() {
+            // Its shim was mute when it was adopted, and has spoken.
+            self.to_catch_up = None;
+            self.tell(EventKind::Created);
+        }
         if self.record.started_at == 0 {
             self.learn_of_start();
         }

@@ -204,7 +204,7 @@ impl Machine {
             Request::Create(request, false) => {
                 let other = self.names.get(&request.id).and_then(|other| self.inits.get(other));
                 if other.is_some_and(|init| init.alive) {
-                    // What resisted its removal is still in the cgroup of that name, and a runtime refuses one that is not empty.
+                    // What resisted its removal is still in the cgroup of that name, and runc refuses one that is not empty.
                     self.shims[shim].state = wire::State::Empty;
                     self.write_shim(shim);
                     return Some(failure(stream, ErrorCode::Runtime, "its cgroup is not empty"));
