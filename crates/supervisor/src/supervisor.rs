@@ -309,12 +309,15 @@ impl Supervisor {
             reply,
         });
         match (asked.await, wanted) {
-            (Err(error), Some(limit)) => Err(match self.memory_in_use(&key).await {
-                Some(used) if used > limit => error.explained(&format!(
-                    "it uses {used} bytes of memory now, more than the limit of {limit}"
-                )),
-                _ => error,
-            }),
+            // The runtime said no.
+            (Err(error), Some(limit)) if matches!(error.code(), ErrorCode::Runtime | ErrorCode::Resources) => {
+                Err(match self.memory_in_use(&key).await {
+                    Some(used) if used > limit => error.explained(&format!(
+                        "it uses {used} bytes of memory now, more than the limit of {limit}"
+                    )),
+                    _ => error,
+                })
+            }
             (done, _) => done,
         }
     }
