@@ -138,7 +138,7 @@ impl Place {
 
     fn exec(&self, overrides: &Overrides) -> Result<(u32, String), Error> {
         let bundle = Bundle::load(&self.bundle(), false).expect("bundle");
-        let process = exec_process(&bundle.process(), overrides, false, None)?;
+        let process = exec_process(bundle.process(), overrides, false, None)?;
         let (read, write) = pipe();
         let null = dev_null().expect("null");
         // As the shim gives it: the container's folder by descriptor.

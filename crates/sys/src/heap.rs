@@ -121,7 +121,7 @@ mod test {
             let early = Heap.alloc(layout);
             live_briefly();
             let first = Heap.alloc(layout);
-            assert!(!is_taken(early) && is_taken(first) && first.addr() % 16 == 0);
+            assert!(!is_taken(early) && is_taken(first) && first.addr().is_multiple_of(16));
             first.write_bytes(7, 100);
             assert_eq!(
                 Heap.realloc(first, layout, 200),

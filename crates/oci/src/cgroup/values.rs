@@ -51,7 +51,7 @@ pub(crate) fn for_new(resources: Option<&LinuxResources>, devices: bool) -> Vec<
     }
     let mut given = resources.map(settings).unwrap_or_default();
     // Most begin with the same.
-    if all.first().is_some() && all.first() == given.first() {
+    if !all.is_empty() && all.first() == given.first() {
         given.remove(0);
     }
     all.extend(given);

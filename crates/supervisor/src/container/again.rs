@@ -208,6 +208,7 @@ impl Task {
             start_request_id: String::new(),
             started_at: 0,
             state: StateRecord::Creating,
+            made: false,
             stages: std::mem::take(&mut self.record.stages),
             ..self.record.clone()
         };
