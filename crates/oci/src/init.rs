@@ -107,11 +107,11 @@ fn become_container(inside: &mut Inside<'_>) -> Result<Infallible, OciError> {
     if plan.new.contains(Namespaces::CGROUP) {
         namespaces::unshare(Namespaces::CGROUP).step("unshare", "cgroup namespace")?;
     }
-    if inside.new_keyring {
-        if let Some(keyring) = session_keyring(inside.container_id)? {
-            let allowed = credentials::allow_keyring_search(keyring, plan.maps_users);
-            allowed.step("set permissions of", "session keyring")?;
-        }
+    if inside.new_keyring
+        && let Some(keyring) = session_keyring(inside.container_id)?
+    {
+        let allowed = credentials::allow_keyring_search(keyring, plan.maps_users);
+        allowed.step("set permissions of", "session keyring")?;
     }
     if plan.new.contains(Namespaces::NET) {
         namespaces::loopback_up().step("bring up", "lo")?;

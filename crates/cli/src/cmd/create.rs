@@ -41,7 +41,7 @@ pub struct CreateArgs {
     /// Run a small init as its first process: passes signals on and reaps what is orphaned
     #[arg(long)]
     pub init: bool,
-    /// Start it again after it has ended: no, on-failure[:N], always, unless-stopped
+    /// Start it again after it has ended: no, on-failure, on-failure:N, always, unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = restart_policy)]
     pub restart: Option<Restart>,
     /// Format of the log; `none` keeps none

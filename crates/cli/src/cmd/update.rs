@@ -50,7 +50,7 @@ pub struct UpdateArgs {
     /// Weight of its disk use, 10 to 1000
     #[arg(long, value_name = "N")]
     pub blkio_weight: Option<u32>,
-    /// What is done after its next end: no, on-failure[:N], always, unless-stopped
+    /// What is done after its next end: no, on-failure, on-failure:N, always, unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = restart_policy)]
     pub restart: Option<Restart>,
 }

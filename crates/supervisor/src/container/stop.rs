@@ -102,8 +102,9 @@ async fn ended_by(
     tokio::time::timeout(patience, async {
         tokio::select! {
             biased;
-            exit = handle.ended(None) => exit,
+            // First: that a signal was delivered is noted also when the end is there already.
             never = sending => never,
+            exit = handle.ended(None) => exit,
         }
     })
     .await
