@@ -59,6 +59,16 @@ impl Bundle {
         self.edit(|c| c["hooks"][kind] = json!([{ "path": "/bin/sh", "args": ["sh", "-c", line] }]))
     }
 
+    /// A user namespace of its own, whose root is user 100,000 outside.
+    pub fn own_users(self) -> Bundle {
+        self.edit(|c| {
+            let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+            (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map);
+            let namespaces = c["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            namespaces.push(json!({ "type": "user" }));
+        })
+    }
+
     pub fn memory(self, limit: u64) -> Bundle {
         self.edit(|c| c["linux"]["resources"]["memory"] = json!({ "limit": limit, "swap": limit }))
     }

@@ -264,6 +264,7 @@ impl Life<'_> {
             if free && lock(&self.machine).left().is_empty() && self.place.containers().is_empty() {
                 break;
             }
+            // Of simulated time: nobody tells when a disk's folder is gone.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         for key in (0..IDS).filter_map(key) {

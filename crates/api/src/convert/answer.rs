@@ -82,30 +82,18 @@ fn restart(policy: RestartPolicy) -> (v1::RestartPolicy, u32) {
     }
 }
 
-fn limits(resources: Resources) -> v1::Resources {
-    let Resources {
-        memory_limit,
-        memory_swap,
-        memory_reservation,
-        cpu_shares,
-        cpu_quota,
-        cpu_period,
-        cpuset_cpus,
-        cpuset_mems,
-        pids_limit,
-        blkio_weight,
-    } = resources;
+fn limits(of: Resources) -> v1::Resources {
     v1::Resources {
-        memory_limit,
-        memory_swap,
-        memory_reservation,
-        cpu_shares,
-        cpu_quota,
-        cpu_period,
-        cpuset_cpus,
-        cpuset_mems,
-        pids_limit,
-        blkio_weight,
+        memory_limit: of.memory_limit,
+        memory_swap: of.memory_swap,
+        memory_reservation: of.memory_reservation,
+        cpu_shares: of.cpu_shares,
+        cpu_quota: of.cpu_quota,
+        cpu_period: of.cpu_period,
+        cpuset_cpus: of.cpuset_cpus,
+        cpuset_mems: of.cpuset_mems,
+        pids_limit: of.pids_limit,
+        blkio_weight: of.blkio_weight,
     }
 }
 

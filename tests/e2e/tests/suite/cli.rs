@@ -1,6 +1,6 @@
 //! The command line `berth`, as a person or a script uses it.
 use berth_e2e::daemon::binary;
-use berth_e2e::{Daemon, Runtime, on_all, proc, until};
+use berth_e2e::{Daemon, Runtime, fifo, on_all, proc, until};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
@@ -287,14 +287,7 @@ async fn a_watch_shows_what_happens(rt: Runtime) {
 async fn a_detached_one_is_removed_when_it_ends(rt: Runtime) {
     let mut d = Daemon::start(rt).await;
     let b = d.sh("c", "read x < /out/go; echo bye; exit 4");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        b.out("go"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .expect("a pipe");
+    fifo::make(&b.out("go"));
     good(&d, &["run", "-d", "--rm", "--id", "c", path(&b)]);
     assert_eq!(json(&d, &["inspect", "c"])[0]["remove"], true);
     let waiting = berth(&d, &["wait", "c"])
@@ -311,14 +304,7 @@ async fn a_detached_one_is_removed_when_it_ends(rt: Runtime) {
     );
 
     let b = d.sh("late", "read x < /out/go; exit 4");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        b.out("go"),
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .expect("a pipe");
+    fifo::make(&b.out("go"));
     good(&d, &["run", "-d", "--rm", "--id", "late", path(&b)]);
     d.kill();
     std::fs::write(b.out("go"), "go\n").expect("go");

@@ -1,7 +1,7 @@
 //! `berth cp`: both ways, by the rules of cp, and against containers that would like to see it go elsewhere.
 use berth_e2e::daemon::binary;
-use berth_e2e::{Bundle, Daemon, Runtime, v1};
-use serde_json::{Value, json};
+use berth_e2e::{Bundle, Daemon, Runtime, fifo, v1};
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -97,15 +97,14 @@ async fn of_one_that_has_ended_and_of_one_with_users_of_its_own() {
     d.run_to_end(&d.sh("ended", "exit 0")).await;
     good(&d, &["ended:/etc/passwd", "passwd"]);
     assert!(read(&d, "passwd").contains("alice"));
-    let waits = "while [ ! -e /tmp/mine ]; do sleep 0.05; done; cp /tmp/mine /tmp/yours; stat -c %u:%g /tmp/mine > /out/owner; exec sleep 1000";
-    let mapped = d.sh("mapped", waits).edit(|c| {
-        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
-        (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map);
-        namespaces(c).push(json!({ "type": "user" }));
-    });
+    let waits = "read go < /out/go; cp /tmp/mine /tmp/yours; stat -c %u:%g /tmp/mine > /out/owner; exec sleep 1000";
+    let mapped = d.sh("mapped", waits).own_users();
+    fifo::make(&mapped.out("go"));
+    fs::set_permissions(mapped.out("go"), fs::Permissions::from_mode(0o666)).expect("mode");
     fs::set_permissions(mapped.dir.join("out"), fs::Permissions::from_mode(0o777)).expect("mode");
     d.run(&mapped).await;
     good(&d, &["passwd", "mapped:/tmp/mine"]);
+    fs::write(mapped.out("go"), "go\n").expect("go");
     assert_eq!(mapped.line("owner").await, "0:0");
     good(&d, &["-a", "mapped:/tmp/yours", "yours"]);
     assert_eq!(

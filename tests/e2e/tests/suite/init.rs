@@ -1,5 +1,5 @@
 //! `init`: our own first process in a container.
-use berth_e2e::{Daemon, Runtime, on_all, v1};
+use berth_e2e::{Daemon, Runtime, fifo, on_all, v1};
 
 on_all!(
     orphans_are_reaped_and_signals_passed_on,
@@ -18,10 +18,11 @@ async fn run(d: &Daemon, bundle: &berth_e2e::Bundle) {
 async fn orphans_are_reaped_and_signals_passed_on(rt: Runtime) {
     let d = Daemon::start(rt).await;
     // The inner shell ends before its child does: that one is the init's then.
-    let script = "echo $$ > /out/pid; trap 'echo bye; exit 5' TERM; sh -c 'sleep 0.1 & echo $! > /out/orphan'; \
-        read orphan < /out/orphan; while [ -e /proc/$orphan ]; do sleep 0.05; done; echo reaped > /out/reaped; \
+    let script = "echo $$ > /out/pid; trap 'echo bye; exit 5' TERM; sh -c 'read end < /out/end & echo $! > /out/orphan'; \
+        read orphan < /out/orphan; echo end > /out/end; while [ -e /proc/$orphan ]; do :; done; echo reaped > /out/reaped; \
         while :; do sleep 1000 & wait $!; done";
     let b = d.sh("c", script);
+    fifo::make(&b.out("end"));
     run(&d, &b).await;
     assert_ne!(b.line("pid").await, "1", "the init is the first process");
     b.line("reaped").await;

@@ -8,12 +8,7 @@ use serde_json::{Value, json};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_container_joins_the_user_namespace_of_the_first() {
     let d = Daemon::start(Runtime::Embedded).await;
-    let first = d.sleeper("first").edit(|c| {
-        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
-        (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map);
-        namespaces(c).push(json!({ "type": "user" }));
-    });
-    let pid = d.run(&first).await;
+    let pid = d.run(&d.sleeper("first").own_users()).await;
     let joining = |c: &mut Value| {
         for kind in ["user", "net", "ipc"] {
             let name = if kind == "net" { "network" } else { kind };
@@ -43,7 +38,6 @@ async fn the_second_container_joins_the_user_namespace_of_the_first() {
 async fn hooks_of_one_that_joins_are_in_the_runtimes_namespaces() {
     let d = Daemon::start(Runtime::Embedded).await;
     let pid = d.run(&d.sleeper("first")).await;
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
     for users in [false, true] {
         let joining = |c: &mut Value| {
             // A user namespace mounts only a /proc whose processes are its own.
@@ -52,17 +46,12 @@ async fn hooks_of_one_that_joins_are_in_the_runtimes_namespaces() {
                 namespaces(c).retain(|one| one["type"] != name);
                 namespaces(c).push(json!({ "type": name, "path": format!("/proc/{pid}/ns/{kind}") }));
             }
-            if users {
-                (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map.clone());
-                namespaces(c).push(json!({ "type": "user" }));
-            }
         };
         let id = format!("joins-{users}");
         let seen = d.dir.join(&id);
         let line = format!("readlink /proc/self/ns/* > {}", seen.display());
-        let exit = d
-            .run_to_end(&d.sh(&id, "exit 4").edit(joining).hook("prestart", &line))
-            .await;
+        let b = d.sh(&id, "exit 4").edit(joining).hook("prestart", &line);
+        let exit = d.run_to_end(&if users { b.own_users() } else { b }).await;
         assert_eq!(exit.code, 4, "{exit:?}");
         let own = [
             "cgroup", "ipc", "mnt", "net", "pid", "pid", "time", "time", "user", "uts",
@@ -79,12 +68,7 @@ async fn hooks_of_one_that_joins_are_in_the_runtimes_namespaces() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exec_in_a_user_namespace_joins_the_keyring() {
     let d = Daemon::start(Runtime::Embedded).await;
-    let mapped = d.sleeper("mapped").edit(|c| {
-        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
-        (c["linux"]["uidMappings"], c["linux"]["gidMappings"]) = (map.clone(), map);
-        namespaces(c).push(json!({ "type": "user" }));
-    });
-    d.run(&mapped).await;
+    d.run(&d.sleeper("mapped").own_users()).await;
     d.exec("mapped", "e", "exit 6").await;
     assert_eq!(d.wait_exec("mapped", "e").await.code, 6);
     d.signal("mapped", "KILL").await;

@@ -156,22 +156,16 @@ impl Machine {
                 if self.shims[shim].ended.has_come() {
                     return;
                 }
-                if let Request::Exec(request, _) = &*what
-                    && request.join
-                    && self.shims[shim].execs.get(&request.exec_id).is_some_and(|e| e.pid == 0)
-                {
-                    // Answered when it is made.
-                    let what = Due::Effect {
-                        shim,
-                        conn,
-                        stream,
-                        what,
-                    };
-                    return self.after(8, what);
-                }
-                let deletes = matches!(&*what, Request::Delete(..) | Request::Shutdown);
-                if deletes && self.shims[shim].state == wire::State::Creating {
-                    // Undone when it is made.
+                let of = &self.shims[shim];
+                let waits = match &*what {
+                    Request::Exec(request, _) => {
+                        request.join && of.execs.get(&request.exec_id).is_some_and(|e| e.pid == 0)
+                    }
+                    Request::Delete(..) | Request::Shutdown => of.state == wire::State::Creating,
+                    _ => false,
+                };
+                if waits {
+                    // Answered, or undone, when it is made.
                     let what = Due::Effect {
                         shim,
                         conn,
